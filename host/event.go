@@ -1,0 +1,36 @@
+package host
+
+import "time"
+
+// EventType says what happened; the words are listed in TERMS.md.
+type EventType string
+
+// The events of a service. Reason explains those that need it: why a service
+// stays awake, what woke it, why it started cold.
+const (
+	EventCreate  EventType = "create"
+	EventStart   EventType = "start"
+	EventReady   EventType = "ready" // listening or healthy
+	EventSleep   EventType = "sleep"
+	EventWake    EventType = "wake"
+	EventRefuse  EventType = "refuse" // can not sleep; unharmed
+	EventCold    EventType = "cold"   // its checkpoint could not be used; started from nothing
+	EventHealth  EventType = "health"
+	EventExit    EventType = "exit"
+	EventRestart EventType = "restart"
+	EventStop    EventType = "stop"
+	EventRemove  EventType = "remove"
+	EventPull    EventType = "pull"
+	EventError   EventType = "error"
+)
+
+// Event is one thing that happened, as printed by torpor events --json.
+type Event struct {
+	Time      time.Time         `json:"time"`
+	Type      EventType         `json:"type"`
+	Project   ProjectName       `json:"project,omitempty"`
+	Service   ServiceName       `json:"service,omitempty"`
+	Container ContainerID       `json:"container,omitempty"`
+	Reason    string            `json:"reason,omitempty"`
+	Attrs     map[string]string `json:"attrs,omitempty"` // figures with their unit in the key
+}
