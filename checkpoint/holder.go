@@ -1,0 +1,155 @@
+package checkpoint
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"torpor/kernel/pidfd"
+)
+
+// firstHeld is the number, in a Holder, of its first held descriptor; see
+// blob_amd64.s.
+const firstHeld = 6
+
+// passAtMost is the kernel's SCM_MAX_FD.
+const passAtMost = 253
+
+// openPath is O_PATH, which package syscall lacks.
+const openPath = 0x200000
+
+// Holder is a process that runs blob.InitELF: a container's init, or one
+// started by Hold. It holds descriptors while the processes that used them do
+// not exist. The protocol is in DESIGN.md.
+type Holder struct {
+	PID    int    // in this process's pid namespace
+	Socket string // path of its datagram socket
+	Kept   int    // descriptors given to it for good, before the parked ones
+}
+
+// Park gives duplicates of descriptors to the holder, in this order, behind
+// those already parked.
+func (h *Holder) Park(fds []int) error {
+	for len(fds) > 0 {
+		n := min(len(fds), passAtMost)
+		if _, err := h.send('p', fds[:n]); err != nil {
+			return err
+		}
+		fds = fds[n:]
+	}
+	return nil
+}
+
+// Keep gives descriptors that stay when the parked ones are released. Nothing
+// may be parked yet. Kept does not count them: the caller remembers.
+func (h *Holder) Keep(fds []int) error {
+	_, err := h.send('k', fds)
+	return err
+}
+
+// Release closes all parked descriptors.
+func (h *Holder) Release() error {
+	_, err := h.send('c', nil)
+	return err
+}
+
+// number is the holder's own number of a parked descriptor.
+func (h *Holder) number(s Slot) int { return firstHeld + h.Kept + int(s) }
+
+// Take duplicates a parked descriptor into this process. The caller owns it.
+func (h *Holder) Take(s Slot) (int, error) {
+	process, err := pidfd.Open(h.PID)
+	if err != nil {
+		return -1, err
+	}
+	defer process.Close()
+	return pidfd.GetFD(process, h.number(s))
+}
+
+// send exchanges one datagram and returns the number of parked descriptors.
+func (h *Holder) send(what byte, fds []int) (int, error) {
+	// An empty name is replaced by an abstract one, at which init can answer.
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
+	if err != nil {
+		return 0, fmt.Errorf("reach init at %s: %w", h.Socket, err)
+	}
+	defer conn.Close()
+	var rights []byte
+	if len(fds) > 0 {
+		rights = syscall.UnixRights(fds...)
+	}
+	if _, _, err := conn.WriteMsgUnix([]byte{what}, rights, &net.UnixAddr{Name: h.Socket, Net: "unixgram"}); err != nil {
+		return 0, fmt.Errorf("send %d descriptors to init: %w", len(fds), err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return 0, err
+	}
+	var answer [5]byte
+	if _, err := conn.Read(answer[:]); err != nil {
+		return 0, fmt.Errorf("wait for init's answer: %w", err)
+	}
+	if answer[0] != what {
+		return 0, fmt.Errorf("wait for init's answer: got %q to %q", answer[0], what)
+	}
+	return int(binary.LittleEndian.Uint32(answer[1:])), nil
+}
+
+// parking collects duplicates of descriptors on their way to a Holder. The
+// number of each is its Slot.
+type parking struct {
+	holderPID int
+	fds       []int
+	processes map[int]*os.File
+}
+
+func newParking(holderPID int) *parking {
+	return &parking{holderPID: holderPID, processes: map[int]*os.File{}}
+}
+
+// close closes the duplicates; after a successful Park the holder has its own.
+func (p *parking) close() error {
+	var errs []error
+	for _, fd := range p.fds {
+		errs = append(errs, syscall.Close(fd))
+	}
+	for _, process := range p.processes {
+		errs = append(errs, process.Close())
+	}
+	p.fds, p.processes = nil, map[int]*os.File{}
+	return errors.Join(errs...)
+}
+
+func (p *parking) add(fd int) Slot {
+	p.fds = append(p.fds, fd)
+	return Slot(len(p.fds) - 1)
+}
+
+// path parks an open file by its path.
+func (p *parking) path(path string, flags int) (Slot, error) {
+	fd, err := syscall.Open(path, flags|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return NoSlot, fmt.Errorf("open %s: %w", path, err)
+	}
+	return p.add(fd), nil
+}
+
+// descriptor parks descriptor fd of a process.
+func (p *parking) descriptor(pid, fd int) (Slot, error) {
+	process := p.processes[pid]
+	if process == nil {
+		var err error
+		if process, err = pidfd.Open(pid); err != nil {
+			return NoSlot, err
+		}
+		p.processes[pid] = process
+	}
+	got, err := pidfd.GetFD(process, fd)
+	if err != nil {
+		return NoSlot, err
+	}
+	return p.add(got), nil
+}

@@ -1,0 +1,164 @@
+package checkpoint
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+
+	"torpor/host"
+)
+
+// The file meta, little endian (docs/format/checkpoint.md):
+//
+//	 0  magic "torporCK"
+//	 8  version, uint32
+//	12  length of the body in bytes, uint32
+//	16  CRC-32C of the body, uint32
+//	20  zero, uint32
+//	24  body: Spec as JSON
+const (
+	metaMagic       = "torporCK"
+	metaVersion     = 1
+	metaHeaderBytes = 24
+	metaMost        = 256 << 20
+)
+
+// Names of the files of a checkpoint directory.
+const (
+	metaName  = "meta"
+	PagesName = "pages.img"
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Encode returns the content of the file meta.
+func (s *Spec) Encode() ([]byte, error) {
+	body, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("encode checkpoint: %w", err)
+	}
+	b := make([]byte, metaHeaderBytes, metaHeaderBytes+len(body))
+	copy(b, metaMagic)
+	binary.LittleEndian.PutUint32(b[8:], metaVersion)
+	binary.LittleEndian.PutUint32(b[12:], uint32(len(body)))
+	binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(body, castagnoli))
+	return append(b, body...), nil
+}
+
+// LoadSpec decodes the content of a file meta. Anything but a whole, unchanged
+// file of this version is an error that matches host.ErrCorrupt or
+// host.ErrUnsupported.
+func LoadSpec(b []byte) (*Spec, error) {
+	if len(b) < metaHeaderBytes || string(b[:8]) != metaMagic {
+		return nil, fmt.Errorf("load checkpoint: no checkpoint header: %w", host.ErrCorrupt)
+	}
+	if v := binary.LittleEndian.Uint32(b[8:]); v != metaVersion {
+		return nil, fmt.Errorf("load checkpoint: version %d, this torpor reads %d: %w", v, metaVersion, host.ErrUnsupported)
+	}
+	body := b[metaHeaderBytes:]
+	if n := binary.LittleEndian.Uint32(b[12:]); n > metaMost || int(n) != len(body) {
+		return nil, fmt.Errorf("load checkpoint: %d bytes, header says %d: %w", len(body), n, host.ErrCorrupt)
+	}
+	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[16:]) || binary.LittleEndian.Uint32(b[20:]) != 0 {
+		return nil, fmt.Errorf("load checkpoint: checksum differs: %w", host.ErrCorrupt)
+	}
+	s := new(Spec)
+	if err := json.Unmarshal(body, s); err != nil {
+		return nil, fmt.Errorf("load checkpoint: %w: %w", err, host.ErrCorrupt)
+	}
+	return s, s.validate()
+}
+
+// validate checks what compiling relies on.
+func (s *Spec) validate() error {
+	if len(s.Processes) == 0 {
+		return fmt.Errorf("load checkpoint: no processes: %w", host.ErrCorrupt)
+	}
+	seen := map[int]bool{}
+	for i := range s.Processes {
+		p := &s.Processes[i]
+		if len(p.Threads) == 0 || p.Threads[0].TID != p.PID || p.PID <= 0 || seen[p.PID] {
+			return fmt.Errorf("load checkpoint: process %d: %w", p.PID, host.ErrCorrupt)
+		}
+		if p.Parent != 0 && !seen[p.Parent] {
+			return fmt.Errorf("load checkpoint: process %d before its parent %d: %w", p.PID, p.Parent, host.ErrCorrupt)
+		}
+		seen[p.PID] = true
+		if err := p.validate(s.Parked); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *ProcessSpec) validate(parked int) error {
+	ok := func(s Slot) bool { return s >= 0 && int(s) < parked }
+	for i := range p.VMAs {
+		v := &p.VMAs[i]
+		if v.Start >= v.End || v.End > taskSize || v.Start%4096 != 0 || v.End%4096 != 0 {
+			return fmt.Errorf("load checkpoint: mapping %x-%x: %w", v.Start, v.End, host.ErrCorrupt)
+		}
+		if (v.Kind == VMAFile || v.Kind == VMAShared) && !ok(v.File) {
+			return fmt.Errorf("load checkpoint: mapping %x-%x of file %d: %w", v.Start, v.End, v.File, host.ErrCorrupt)
+		}
+	}
+	for _, d := range p.Descriptors {
+		if d.FD < 0 || d.FD > 1<<20 || !ok(d.Slot) {
+			return fmt.Errorf("load checkpoint: descriptor %d: %w", d.FD, host.ErrCorrupt)
+		}
+	}
+	for _, a := range p.SigActions {
+		if a.Signal < 1 || a.Signal > 64 {
+			return fmt.Errorf("load checkpoint: signal %d: %w", a.Signal, host.ErrCorrupt)
+		}
+	}
+	for i := range p.Threads {
+		if len(p.Threads[i].XState) == 0 {
+			return fmt.Errorf("load checkpoint: thread %d without extended state: %w", p.Threads[i].TID, host.ErrCorrupt)
+		}
+	}
+	return nil
+}
+
+// ReadSpec reads DIR/meta. A directory without one is host.ErrNotFound: no
+// checkpoint is committed there.
+func ReadSpec(dir string) (*Spec, error) {
+	b, err := os.ReadFile(filepath.Join(dir, metaName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("read checkpoint in %s: %w", dir, host.ErrNotFound)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read checkpoint: %w", err)
+	}
+	return LoadSpec(b)
+}
+
+// commit makes the checkpoint valid: from the rename on it is the truth.
+func (s *Spec) commit(dir string) error {
+	b, err := s.Encode()
+	if err != nil {
+		return err
+	}
+	temporary := filepath.Join(dir, metaName+".new")
+	if err := os.WriteFile(temporary, b, 0o600); err != nil {
+		return fmt.Errorf("commit checkpoint: %w", err)
+	}
+	if err := os.Rename(temporary, filepath.Join(dir, metaName)); err != nil {
+		return fmt.Errorf("commit checkpoint: %w", err)
+	}
+	return nil
+}
+
+// Discard makes a checkpoint invalid: its processes run again, or never will.
+// The pages image stays, running processes may map it.
+func Discard(dir string) error {
+	err := os.Remove(filepath.Join(dir, metaName))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("discard checkpoint: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package checkpoint
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"torpor/host"
+	"torpor/kernel/proc"
+)
+
+// relations fills in who is whose parent and refuses trees whose sessions and
+// groups can not be made again in the order of forks.
+func (d *dump) relations() error {
+	inner := map[int]int{} // outer pid -> inner
+	byPID := map[int]*ProcessSpec{}
+	for i, p := range d.tree.processes {
+		inner[p.pid] = d.spec.Processes[i].PID
+		byPID[d.spec.Processes[i].PID] = &d.spec.Processes[i]
+	}
+	var reasons []string
+	for i, p := range d.tree.processes {
+		spec := &d.spec.Processes[i]
+		spec.Parent = inner[p.tasks[0].status.PPID]
+		if reason := checkSession(spec, byPID); reason != "" {
+			reasons = append(reasons, reason)
+		}
+	}
+	if len(reasons) > 0 {
+		return &host.Refusal{Reasons: reasons}
+	}
+	return nil
+}
+
+// checkSession returns why a process's session or group can not be made again.
+func checkSession(p *ProcessSpec, byPID map[int]*ProcessSpec) string {
+	name := p.Threads[0].Comm
+	parent := byPID[p.Parent]
+	switch {
+	case p.Session == p.PID:
+		return ""
+	case parent == nil:
+		return fmt.Sprintf("process %d (%s) is in session %d, whose leader is not its ancestor here", p.PID, name, p.Session)
+	case parent.Session != p.Session:
+		return fmt.Sprintf("process %d (%s) is in session %d, its parent in %d", p.PID, name, p.Session, parent.Session)
+	}
+	if _, ok := byPID[p.Group]; !ok {
+		return fmt.Sprintf("process %d (%s) is in process group %d, whose leader is gone", p.PID, name, p.Group)
+	}
+	return ""
+}
+
+// refuse names the descriptors that neither parking nor a script can carry.
+func (d *dump) refuse() error {
+	var reasons []string
+	pids := map[string]bool{}
+	for i, p := range d.tree.processes {
+		pids[fmt.Sprint(p.pid)] = true
+		for _, fd := range d.spec.Processes[i].Descriptors {
+			if reason := unparkable(p.pid, fd); reason != "" {
+				reasons = append(reasons, fmt.Sprintf("process %d (%s) has %s (descriptor %d)", p.pid, p.tasks[0].status.Name, reason, fd.FD))
+			}
+		}
+	}
+	if len(reasons) > 0 {
+		return &host.Refusal{Reasons: reasons}
+	}
+	return d.refuseLocks(pids)
+}
+
+// unparkable says what is special about a descriptor that is bound to the
+// process that opened it.
+func unparkable(pid int, fd DescriptorSpec) string {
+	switch fd.Target {
+	case "anon_inode:[io_uring]":
+		return "an io_uring"
+	case "anon_inode:[userfaultfd]":
+		return "a userfaultfd"
+	case "anon_inode:[perf_event]":
+		return "a performance counter"
+	case "anon_inode:seccomp notify":
+		return "a seccomp listener"
+	case "anon_inode:[pidfd]", "pidfd:[":
+		return "a pidfd"
+	}
+	switch {
+	case strings.HasPrefix(fd.Target, "pidfd:"):
+		return "a pidfd"
+	case strings.HasPrefix(fd.Target, "/dev/nvidia"), strings.HasPrefix(fd.Target, "/dev/dri/"), strings.HasPrefix(fd.Target, "/dev/kfd"),
+		fd.Target == "/dev/kvm", strings.HasPrefix(fd.Target, "/dev/infiniband"), strings.HasPrefix(fd.Target, "/dev/vfio"):
+		return "the device " + fd.Target
+	}
+	return ""
+}
+
+// refuseLocks refuses record locks: they belong to the process and are gone
+// when it is. flock(2) and open-file-description locks are parked.
+func (d *dump) refuseLocks(pids map[string]bool) error {
+	b, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return fmt.Errorf("read locks: %w", err)
+	}
+	var reasons []string
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if len(fields) > 5 && fields[1] == "POSIX" && pids[fields[4]] {
+			reasons = append(reasons, fmt.Sprintf("process %s holds a record lock on inode %s", fields[4], fields[5]))
+		}
+	}
+	if len(reasons) > 0 {
+		return &host.Refusal{Reasons: reasons}
+	}
+	return nil
+}
+
+// ContainerTree lists the processes below a container's init, parents first.
+func ContainerTree(initPID int) func() ([]int, error) {
+	return func() ([]int, error) {
+		tree, err := proc.Tree(initPID)
+		if err != nil {
+			return nil, err
+		}
+		return tree[1:], nil
+	}
+}

@@ -1,0 +1,359 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"torpor/host"
+	"torpor/kernel/proc"
+	"torpor/kernel/ptrace"
+)
+
+// restoreLimit bounds a restore; past it the half-made processes are killed.
+const restoreLimit = 20 * time.Second
+
+// RestoreOptions say how a stub becomes its tree.
+type RestoreOptions struct {
+	// Commit is called when the tree is whole and still stopped. If it returns
+	// nil the tree runs and the checkpoint is used up; otherwise it is killed.
+	Commit func() error
+	// At is called between the steps, for tests that fail or kill there.
+	At func(step string) error
+}
+
+// RestoreReport says what a restore did.
+type RestoreReport struct {
+	PIDs   []int // of the processes, in the order of Spec.Processes, in this process's pid namespace
+	Phases map[string]time.Duration
+}
+
+// restore is one restore in progress; it runs on its tracer's thread.
+type restore struct {
+	*Stub
+	RestoreOptions
+	tasks  map[int]*restoredTask // by tid in the tracer's pid namespace
+	ready  int
+	report RestoreReport
+	clock  time.Time
+}
+
+// restoredTask is a new task on its way through the script.
+type restoredTask struct {
+	tid     int
+	inner   int // its id in the tree's pid namespace; 0 before it is known
+	started bool
+	ready   bool
+}
+
+// Restore turns the stub into the tree. On an error the half-made processes
+// are gone and the checkpoint can be armed again; the stub is used up in any
+// case.
+func (s *Stub) Restore(tracer *ptrace.Tracer, o RestoreOptions) (*RestoreReport, error) {
+	r := &restore{Stub: s, RestoreOptions: o, tasks: map[int]*restoredTask{}, clock: time.Now()}
+	r.report.Phases = map[string]time.Duration{}
+	err := tracer.Do(r.run)
+	if err := errors.Join(err, s.unmap()); err != nil {
+		return nil, err
+	}
+	return &r.report, nil
+}
+
+func (r *restore) phase(name string) error {
+	now := time.Now()
+	r.report.Phases[name] += now.Sub(r.clock)
+	r.clock = now
+	if r.At != nil {
+		return r.At(name)
+	}
+	return nil
+}
+
+func (r *restore) run() error {
+	steps := []struct {
+		name string
+		do   func() error
+	}{
+		{"seize", r.seize},
+		{"script", r.follow},
+		{"registers", r.finish},
+		{"verify", r.verify},
+		{"commit", r.commit},
+	}
+	for _, step := range steps {
+		if err := step.do(); err != nil {
+			return errors.Join(err, r.destroy())
+		}
+		if err := r.phase(step.name); err != nil {
+			return errors.Join(err, r.destroy())
+		}
+	}
+	return errors.Join(r.detach(), r.phase("detach"))
+}
+
+// options make every new task die with this process while it is half made.
+const restoreOptions = ptrace.OptExitKill | ptrace.OptSuspendSeccomp
+
+// seize stops the stub in its waiting and sends it into the script.
+func (r *restore) seize() error {
+	if err := ptrace.Seize(r.PID, restoreOptions); err != nil {
+		return err
+	}
+	if err := ptrace.Interrupt(r.PID); err != nil {
+		return err
+	}
+	stop, err := ptrace.Wait(r.PID)
+	if err != nil {
+		return err
+	}
+	if stop.Event() != ptrace.EventStop {
+		return fmt.Errorf("stop stub: %s", stop)
+	}
+	regs, err := ptrace.GetRegs(r.PID)
+	if err != nil {
+		return err
+	}
+	regs.Rip, regs.R12, regs.Orig_rax = uint64(r.program.interp), uint64(r.program.restore), notInCall
+	if err := ptrace.SetRegs(r.PID, regs); err != nil {
+		return err
+	}
+	return ptrace.Continue(r.PID, 0)
+}
+
+// follow lets the script run until every thread waits for its registers.
+func (r *restore) follow() error {
+	for deadline := time.Now().Add(restoreLimit); r.ready < r.program.tasks; {
+		stop, err := ptrace.Wait(-1)
+		if err != nil {
+			return err
+		}
+		if err := r.handle(stop); err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("run script: %d of %d threads ready after %s", r.ready, r.program.tasks, restoreLimit)
+		}
+	}
+	return nil
+}
+
+func (r *restore) handle(stop ptrace.Stop) error {
+	if stop.TID == r.PID {
+		if stop.Status.Exited() && stop.Status.ExitStatus() == 0 {
+			return nil // its work is done
+		}
+		return r.failure(stop)
+	}
+	task := r.tasks[stop.TID]
+	if task == nil {
+		task = &restoredTask{tid: stop.TID}
+		r.tasks[stop.TID] = task
+	}
+	switch {
+	case stop.Event() == ptrace.EventStop && !task.started:
+		task.started = true
+		return ptrace.Continue(stop.TID, 0)
+	case stop.Trapped() && !task.ready:
+		regs, err := ptrace.GetRegs(stop.TID)
+		if err != nil {
+			return err
+		}
+		if regs.R15 == failMark {
+			return r.failure(stop)
+		}
+		task.ready = true
+		r.ready++
+		return nil
+	}
+	return r.failure(stop)
+}
+
+// failMark is what the interpreter leaves in R15 when a check fails.
+const failMark = 0x6c696166
+
+// failure explains which entry of the script went wrong.
+func (r *restore) failure(stop ptrace.Stop) error {
+	regs, err := ptrace.GetRegs(stop.TID)
+	if err != nil {
+		return fmt.Errorf("run script: %s", stop)
+	}
+	at := regs.R12 - uint64(r.program.base)
+	if at+entryBytes > uint64(len(r.area)) {
+		return fmt.Errorf("run script: %s at %x", stop, regs.Rip)
+	}
+	e := loadEntry(r.area[at:])
+	number := at / entryBytes
+	if n := int64(e.result); regs.R15 == failMark && n < 0 && n > -4096 {
+		return fmt.Errorf("run script: entry %d, %s: %w", number, &e, syscall.Errno(-n))
+	}
+	return fmt.Errorf("run script: entry %d, %s: %s", number, &e, stop)
+}
+
+// finish gives every thread its state and takes the area away.
+func (r *restore) finish() error {
+	byInner := map[int]*restoredTask{}
+	for _, task := range r.tasks {
+		inner, err := innerID(task.tid)
+		if err != nil {
+			return err
+		}
+		task.inner = inner
+		byInner[inner] = task
+	}
+	for i := range r.Spec.Processes {
+		p := &r.Spec.Processes[i]
+		leader := byInner[p.PID]
+		if leader == nil {
+			return fmt.Errorf("find process %d: not among the new ones", p.PID)
+		}
+		if _, err := ptrace.Inject(leader.tid, uint64(p.Call), sysMunmap, uint64(r.program.base), uint64(len(r.area))); err != nil {
+			return err
+		}
+		if err := r.limits(leader.tid, p); err != nil {
+			return err
+		}
+		for j := range p.Threads {
+			task := byInner[p.Threads[j].TID]
+			if task == nil {
+				return fmt.Errorf("find thread %d: not among the new ones", p.Threads[j].TID)
+			}
+			if err := task.set(&p.Threads[j]); err != nil {
+				return err
+			}
+		}
+		r.report.PIDs = append(r.report.PIDs, leader.tid)
+	}
+	return nil
+}
+
+// innerID asks /proc: a task's id in its own namespace is the last of NSpid.
+func innerID(tid int) (int, error) {
+	status, err := proc.ReadStatus(tid, tid)
+	if err != nil {
+		return 0, err
+	}
+	return status.NSPIDs[len(status.NSPIDs)-1], nil
+}
+
+func (t *restoredTask) set(thread *ThreadSpec) error {
+	regs := thread.Regs
+	if err := ptrace.SetXState(t.tid, thread.XState); err != nil {
+		return err
+	}
+	if err := ptrace.SetRegs(t.tid, &regs); err != nil {
+		return err
+	}
+	if err := ptrace.SetSigMask(t.tid, thread.SigMask); err != nil {
+		return err
+	}
+	was, err := proc.ReadScheduling(t.tid)
+	if err != nil {
+		return err
+	}
+	return proc.SetScheduling(t.tid, thread.Scheduling, was)
+}
+
+// limits sets what differs from what the stub passed on.
+func (r *restore) limits(pid int, p *ProcessSpec) error {
+	now, err := proc.Limits(pid)
+	if err != nil {
+		return err
+	}
+	for i, want := range p.Limits {
+		if now[i] == want {
+			continue
+		}
+		if err := proc.SetLimit(pid, i, want); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verify compares with the fingerprints, if the dump took any.
+func (r *restore) verify() error {
+	if len(r.Spec.Verify) == 0 {
+		return nil
+	}
+	if err := r.Spec.compare(r.report.PIDs); err != nil {
+		return err
+	}
+	for _, task := range r.tasks {
+		if err := r.compareRegisters(task); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *restore) compareRegisters(task *restoredTask) error {
+	for i := range r.Spec.Processes {
+		for j := range r.Spec.Processes[i].Threads {
+			thread := &r.Spec.Processes[i].Threads[j]
+			if thread.TID != task.inner {
+				continue
+			}
+			regs, err := ptrace.GetRegs(task.tid)
+			if err != nil {
+				return err
+			}
+			state, err := ptrace.GetXState(task.tid)
+			if err != nil {
+				return err
+			}
+			if *regs != thread.Regs || !slices.Equal(state, thread.XState) {
+				return fmt.Errorf("verify thread %d: registers differ: %w", task.inner, host.ErrCorrupt)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *restore) commit() error {
+	if r.Commit == nil {
+		return nil
+	}
+	return r.Commit()
+}
+
+// detach lets the tree run. First every task loses the option that would kill
+// it with this process, so that from here on nothing of it can be lost.
+func (r *restore) detach() error {
+	var errs []error
+	for tid := range r.tasks {
+		errs = append(errs, ptrace.SetOptions(tid, ptrace.OptSuspendSeccomp))
+	}
+	for tid := range r.tasks {
+		errs = append(errs, ignoreGone(ptrace.Detach(tid)))
+	}
+	return errors.Join(errs...)
+}
+
+// destroy kills what was made and waits for its end.
+func (r *restore) destroy() error {
+	var errs []error
+	if err := syscall.Kill(r.PID, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+		errs = append(errs, err)
+	}
+	for tid := range r.tasks {
+		if err := syscall.Kill(tid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
+			errs = append(errs, err)
+		}
+	}
+	for {
+		stop, err := ptrace.Wait(-1)
+		if errors.Is(err, syscall.ECHILD) {
+			break
+		}
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		if stop.Event() != 0 && !stop.Gone() {
+			// A task that was just being made: it dies when it goes on.
+			_ = syscall.Kill(stop.TID, syscall.SIGKILL)
+		}
+	}
+	return errors.Join(errs...)
+}

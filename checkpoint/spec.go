@@ -1,0 +1,180 @@
+package checkpoint
+
+import (
+	"time"
+
+	"torpor/kernel/proc"
+	"torpor/kernel/ptrace"
+)
+
+// Slot numbers a descriptor parked in the Holder, from 0.
+type Slot int
+
+// NoSlot says that there is none.
+const NoSlot Slot = -1
+
+// ImageOffset is a byte offset in the pages image.
+type ImageOffset uint64
+
+// Spec is what is known of a checkpointed tree. Pids are those inside the
+// tree's pid namespace.
+type Spec struct {
+	Created   time.Time     `json:"created"`
+	Boot      string        `json:"boot"`   // boot_id: parked descriptors live as long
+	Kernel    string        `json:"kernel"` // release and version of uname
+	HolderPID int           `json:"holder_pid"`
+	Parked    int           `json:"parked"` // descriptors in the Holder
+	Pages     Slot          `json:"pages"`  // the pages image
+	Image     ImageIdentity `json:"image"`
+	Processes []ProcessSpec `json:"processes"` // parents before their children
+	Verify    []Fingerprint `json:"verify,omitempty"`
+}
+
+// ImageIdentity tells whether a pages image is still the one that was
+// committed. Times are in ns.
+type ImageIdentity struct {
+	Dev      uint64 `json:"dev"`
+	Inode    uint64 `json:"inode"`
+	LenBytes int64  `json:"len_bytes"`
+	MTime    int64  `json:"mtime_ns"`
+	CTime    int64  `json:"ctime_ns"`
+}
+
+// ProcessSpec is one process.
+type ProcessSpec struct {
+	PID     int `json:"pid"`
+	Parent  int `json:"parent"` // 0: the Holder or whoever adopts
+	Session int `json:"session"`
+	Group   int `json:"group"`
+
+	VMAs   []VMASpec   `json:"vmas"`
+	Layout proc.Layout `json:"layout"`
+	Brk    proc.Addr   `json:"brk"`
+	Auxv   []byte      `json:"auxv"`
+	Call   proc.Addr   `json:"call"` // of a `syscall` instruction in the vdso
+	Exe    Slot        `json:"exe"`
+	Cwd    Slot        `json:"cwd"`
+	Root   Slot        `json:"root"` // NoSlot: the namespace's
+	Umask  uint32      `json:"umask"`
+
+	Descriptors []DescriptorSpec            `json:"descriptors"`
+	SigActions  []SigAction                 `json:"sig_actions"` // those that are not default
+	Timers      []TimerSpec                 `json:"timers,omitempty"`
+	ITimers     [3]ITimer                   `json:"itimers"`
+	Pending     []ptrace.SigInfo            `json:"pending,omitempty"` // of the whole process
+	Limits      [proc.LimitCount]proc.Limit `json:"limits"`
+
+	OOMScoreAdj    int  `json:"oom_score_adj"`
+	Dumpable       bool `json:"dumpable"`
+	ChildSubreaper bool `json:"child_subreaper"`
+
+	Threads []ThreadSpec `json:"threads"` // the leader first
+}
+
+// ThreadSpec is one thread.
+type ThreadSpec struct {
+	TID         int              `json:"tid"`
+	Comm        string           `json:"comm"`
+	Regs        ptrace.Regs      `json:"regs"`
+	XState      []byte           `json:"xstate"`
+	SigMask     uint64           `json:"sig_mask"`
+	AltStack    AltStack         `json:"alt_stack"`
+	Rseq        ptrace.Rseq      `json:"rseq"`
+	RobustList  proc.Addr        `json:"robust_list"`
+	ClearTID    proc.Addr        `json:"clear_tid"`
+	DeathSignal int              `json:"death_signal"`
+	Creds       Credentials      `json:"creds"`
+	Scheduling  proc.Scheduling  `json:"scheduling"`
+	Pending     []ptrace.SigInfo `json:"pending,omitempty"`
+}
+
+// Credentials of a thread.
+type Credentials struct {
+	UIDs       [4]uint32         `json:"uids"` // real, effective, saved, file system
+	GIDs       [4]uint32         `json:"gids"`
+	Groups     []uint32          `json:"groups"`
+	Caps       proc.Capabilities `json:"caps"`
+	SecureBits uint32            `json:"secure_bits"`
+	NoNewPrivs bool              `json:"no_new_privs"`
+	Filters    [][]byte          `json:"filters,omitempty"` // seccomp programs, struct sock_filter[], oldest first
+}
+
+// DescriptorSpec is one open descriptor.
+type DescriptorSpec struct {
+	FD          int    `json:"fd"`
+	Slot        Slot   `json:"slot"`
+	CloseOnExec bool   `json:"close_on_exec"`
+	Target      string `json:"target"` // as in /proc/PID/fd, for people
+}
+
+// SigAction is struct kernel_sigaction of one signal.
+type SigAction struct {
+	Signal   int    `json:"signal"`
+	Handler  uint64 `json:"handler"`
+	Flags    uint64 `json:"flags"`
+	Restorer uint64 `json:"restorer"`
+	Mask     uint64 `json:"mask"`
+}
+
+// AltStack is stack_t.
+type AltStack struct {
+	Addr     uint64 `json:"addr"`
+	Flags    uint32 `json:"flags"`
+	_        uint32
+	LenBytes uint64 `json:"len_bytes"`
+}
+
+// ITimer is struct itimerval.
+type ITimer struct {
+	IntervalSec, IntervalUsec, ValueSec, ValueUsec int64
+}
+
+// TimerSpec is one POSIX timer.
+type TimerSpec struct {
+	ID     int      `json:"id"`
+	Clock  int      `json:"clock"`
+	Signal int      `json:"signal"`
+	Notify int      `json:"notify"` // SIGEV_*
+	TID    int      `json:"tid,omitempty"`
+	Value  uint64   `json:"value"` // sigev_value
+	Spec   [4]int64 `json:"spec"`  // struct itimerspec
+}
+
+// VMAKind says how a mapping is rebuilt.
+type VMAKind string
+
+// The kinds of VMASpec.
+const (
+	VMAImage   VMAKind = "image"   // private, from the pages image
+	VMAFile    VMAKind = "file"    // private, from a parked file, no page changed
+	VMAShared  VMAKind = "shared"  // shared, from a parked file
+	VMASysV    VMAKind = "sysv"    // System V shared memory; Offset is its id
+	VMAAnon    VMAKind = "anon"    // private, never touched
+	VMAStack   VMAKind = "stack"   // grows down: anonymous, Used pages are read from the image
+	VMACopied  VMAKind = "copied"  // anonymous with flags a file mapping can not have; Used pages are read
+	VMADrop    VMAKind = "drop"    // MAP_DROPPABLE: restored empty, which its users expect
+	VMASpecial VMAKind = "special" // vvar, vdso: moved
+)
+
+// VMASpec is one mapping.
+type VMASpec struct {
+	Start, End proc.Addr
+	Prot       proc.Prot
+	Kind       VMAKind
+	File       Slot        `json:",omitempty"` // of VMAFile and VMAShared
+	Offset     ImageOffset `json:",omitempty"` // in the image; in the file for VMAFile and VMAShared
+	Used       []PageRun   `json:",omitempty"` // of VMAStack and VMACopied
+	NoReserve  bool        `json:",omitempty"`
+	Lock       bool        `json:",omitempty"` // lock on fault, so that MADV_DONTNEED fails instead of returning old data
+	Advice     []int       `json:",omitempty"` // madvise values to repeat
+	Guards     []PageRun   `json:",omitempty"` // MADV_GUARD_INSTALL
+	Name       string      `json:",omitempty"`
+
+	process int // index in Spec.Processes while dumping
+}
+
+// PageRun is a run of pages of a mapping.
+type PageRun struct{ Start, End proc.Addr }
+
+// Len is the mapping's length in bytes.
+func (v *VMASpec) Len() uint64 { return uint64(v.End - v.Start) }
