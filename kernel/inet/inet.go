@@ -1,0 +1,135 @@
+// Package inet reads the TCP and UDP sockets of a network namespace.
+//
+// Its functions hold no state and may be called concurrently.
+package inet
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// Quiet is what the sockets of a namespace say about its idleness.
+type Quiet struct {
+	Established int
+	Unread      int           // connections with data that was not read
+	Unsent      int           // connections with data that was not acknowledged
+	SinceData   time.Duration // since data was last received or sent on any; a large value when there was none
+}
+
+// tcpEstablished is TCP_ESTABLISHED of net/tcp_states.h; CLOSE_WAIT is 8.
+const (
+	tcpEstablished = 1
+	tcpCloseWait   = 8
+)
+
+// never is longer than any quiet time that is asked for.
+const never = 365 * 24 * time.Hour
+
+// ReadQuiet asks the kernel by sock_diag about the namespace of a process.
+// Connections whose both ends are in the namespace count like any other.
+func ReadQuiet(pid int) (Quiet, error) {
+	q := Quiet{SinceData: never}
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return q, fmt.Errorf("open network namespace of %d: %w", pid, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns, syscall.NETLINK_INET_DIAG)
+	if err != nil {
+		return q, fmt.Errorf("open socket diagnosis of %d: %w", pid, err)
+	}
+	defer h.Close()
+	for _, family := range []uint8{syscall.AF_INET, syscall.AF_INET6} {
+		sockets, err := h.SocketDiagTCPInfo(family)
+		if err != nil {
+			return q, fmt.Errorf("list sockets of %d: %w", pid, err)
+		}
+		for _, s := range sockets {
+			q.add(s)
+		}
+	}
+	return q, nil
+}
+
+func (q *Quiet) add(s *netlink.InetDiagTCPInfoResp) {
+	if s.InetDiagMsg == nil || s.TCPInfo == nil {
+		return
+	}
+	if state := s.InetDiagMsg.State; state != tcpEstablished && state != tcpCloseWait {
+		return
+	}
+	q.Established++
+	if s.InetDiagMsg.RQueue > 0 {
+		q.Unread++
+	}
+	if s.InetDiagMsg.WQueue > 0 {
+		q.Unsent++
+	}
+	for _, ms := range []uint32{s.TCPInfo.Last_data_recv, s.TCPInfo.Last_data_sent} {
+		q.SinceData = min(q.SinceData, time.Duration(ms)*time.Millisecond)
+	}
+}
+
+// Arrived counts what reached the namespace of a process by UDP and how many
+// connections were accepted, since it was made: differences show activity.
+func Arrived(pid int) (uint64, error) {
+	var sum uint64
+	for _, f := range []struct {
+		name string
+		keys map[string]bool
+	}{
+		{"snmp", map[string]bool{"Udp InDatagrams": true, "Tcp PassiveOpens": true}},
+		{"snmp6", map[string]bool{"Udp6InDatagrams": true}},
+	} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", pid, f.name))
+		if err != nil {
+			if os.IsNotExist(err) {
+				continue // no IPv6
+			}
+			return 0, fmt.Errorf("read network counters: %w", err)
+		}
+		sum += sumCounters(string(b), f.keys)
+	}
+	return sum, nil
+}
+
+// sumCounters reads both formats: a line of names above a line of values, and
+// "name value".
+func sumCounters(text string, keys map[string]bool) uint64 {
+	var sum uint64
+	var names []string
+	lines := bufio.NewScanner(strings.NewReader(text))
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) == 0 {
+			continue
+		}
+		if !strings.HasSuffix(fields[0], ":") {
+			if len(fields) == 2 && keys[fields[0]] {
+				n, _ := strconv.ParseUint(fields[1], 10, 64)
+				sum += n
+			}
+			continue
+		}
+		if len(names) == 0 || names[0] != fields[0] {
+			names = fields
+			continue
+		}
+		for i := 1; i < min(len(fields), len(names)); i++ {
+			if keys[strings.TrimSuffix(fields[0], ":")+" "+names[i]] {
+				n, _ := strconv.ParseUint(fields[i], 10, 64)
+				sum += n
+			}
+		}
+		names = nil
+	}
+	return sum
+}
