@@ -71,8 +71,8 @@ func (s *Set) Wait() (int32, error) {
 		n, failed = unix.EpollWait(int(fd), events, 0)
 		return n > 0 || failed != nil && failed != unix.EINTR
 	})
-	if err != nil {
-		return 0, fmt.Errorf("wait for event: %w", err)
+	if err != nil { // there are no deadlines: only Close ends the wait
+		return 0, fmt.Errorf("wait for event: %w", os.ErrClosed)
 	}
 	if failed != nil {
 		return 0, fmt.Errorf("wait for event: %w", failed)
