@@ -57,20 +57,24 @@ func (d *dump) refuse() error {
 	for i, p := range d.tree.processes {
 		pids[fmt.Sprint(p.pid)] = true
 		for _, fd := range d.spec.Processes[i].Descriptors {
-			if reason := unparkable(p.pid, fd); reason != "" {
+			if reason := unparkable(fd); reason != "" {
 				reasons = append(reasons, fmt.Sprintf("process %d (%s) has %s (descriptor %d)", p.pid, p.tasks[0].status.Name, reason, fd.FD))
 			}
 		}
 	}
-	if len(reasons) > 0 {
+	locks, err := recordLocks(pids)
+	if err != nil {
+		return err
+	}
+	if reasons = append(reasons, locks...); len(reasons) > 0 {
 		return &host.Refusal{Reasons: reasons}
 	}
-	return d.refuseLocks(pids)
+	return nil
 }
 
 // unparkable says what is special about a descriptor that is bound to the
 // process that opened it.
-func unparkable(pid int, fd DescriptorSpec) string {
+func unparkable(fd DescriptorSpec) string {
 	switch fd.Target {
 	case "anon_inode:[io_uring]":
 		return "an io_uring"
@@ -93,12 +97,12 @@ func unparkable(pid int, fd DescriptorSpec) string {
 	return ""
 }
 
-// refuseLocks refuses record locks: they belong to the process and are gone
-// when it is. flock(2) and open-file-description locks are parked.
-func (d *dump) refuseLocks(pids map[string]bool) error {
+// recordLocks names the record locks of processes: they belong to the process
+// and are gone when it is. flock(2) and open-file-description locks are parked.
+func recordLocks(pids map[string]bool) ([]string, error) {
 	b, err := os.ReadFile("/proc/locks")
 	if err != nil {
-		return fmt.Errorf("read locks: %w", err)
+		return nil, fmt.Errorf("read locks: %w", err)
 	}
 	var reasons []string
 	for line := range strings.Lines(string(b)) {
@@ -107,10 +111,7 @@ func (d *dump) refuseLocks(pids map[string]bool) error {
 			reasons = append(reasons, fmt.Sprintf("process %s holds a record lock on inode %s", fields[4], fields[5]))
 		}
 	}
-	if len(reasons) > 0 {
-		return &host.Refusal{Reasons: reasons}
-	}
-	return nil
+	return reasons, nil
 }
 
 // ContainerTree lists the processes below a container's init, parents first.
