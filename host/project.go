@@ -78,7 +78,7 @@ type ServiceSpec struct {
 
 	NetworkMode NetworkMode         `json:"network_mode,omitempty"` // "": the networks below
 	Networks    []NetworkAttachment `json:"networks,omitempty"`     // by priority, then name
-	ExtraHosts  []string            `json:"extra_hosts,omitempty"`  // "name=address"
+	ExtraHosts  []string            `json:"extra_hosts,omitempty"`  // "name=address"; the address may be "host-gateway"
 	DNS         []string            `json:"dns,omitempty"`
 	DNSSearch   []string            `json:"dns_search,omitempty"`
 	DNSOpt      []string            `json:"dns_opt,omitempty"`
@@ -86,7 +86,7 @@ type ServiceSpec struct {
 	Privileged  bool              `json:"privileged,omitempty"`
 	CapAdd      []string          `json:"cap_add,omitempty"` // without the CAP_ prefix, upper case, or ALL
 	CapDrop     []string          `json:"cap_drop,omitempty"`
-	SecurityOpt []string          `json:"security_opt,omitempty"`
+	SecurityOpt []string          `json:"security_opt,omitempty"` // "no-new-privileges", "systempaths=unconfined", or seccomp=, apparmor= or label= with a value; a seccomp file is absolute
 	Devices     []DeviceSpec      `json:"devices,omitempty"`
 	Sysctls     map[string]string `json:"sysctls,omitempty"`
 	Ulimits     map[string]Ulimit `json:"ulimits,omitempty"` // "nofile", ...
@@ -99,8 +99,10 @@ type ServiceSpec struct {
 	Healthcheck *Healthcheck      `json:"healthcheck,omitempty"`
 	Restart     RestartPolicy     `json:"restart"`
 	StopSignal  string            `json:"stop_signal,omitempty"`   // "" means the image's, else SIGTERM
-	StopGrace   time.Duration     `json:"stop_grace_ns,omitempty"` // 0 means 10 s
+	StopGrace   time.Duration     `json:"stop_grace_ns,omitempty"` // 0 means 10 s; a file's 0s is 1 ns here
 	Labels      map[string]string `json:"labels,omitempty"`
+	Annotations map[string]string `json:"annotations,omitempty"` // of the OCI spec
+	NoAttach    bool              `json:"no_attach,omitempty"`   // up does not show its logs
 	Profiles    []string          `json:"profiles,omitempty"`
 	Scale       int               `json:"scale"` // containers wanted; 1 unless said
 
@@ -141,6 +143,7 @@ type BuildSpec struct {
 	Network          string            `json:"network,omitempty"`
 	NoCache          bool              `json:"no_cache,omitempty"`
 	Pull             bool              `json:"pull,omitempty"`
+	CacheFrom        []string          `json:"cache_from,omitempty"`
 }
 
 // PortSpec is one published or exposed port. A range in the file has already
@@ -171,10 +174,13 @@ type MountSpec struct {
 	ReadOnly       bool      `json:"read_only,omitempty"`
 	SizeBytes      int64     `json:"size_bytes,omitempty"` // tmpfs
 	Mode           uint32    `json:"mode,omitempty"`       // tmpfs, file
-	UID            string    `json:"uid,omitempty"`        // file
-	GID            string    `json:"gid,omitempty"`        // file
+	UID            string    `json:"uid,omitempty"`        // file, tmpfs
+	GID            string    `json:"gid,omitempty"`        // file, tmpfs
 	Content        []byte    `json:"content,omitempty"`    // file given inline or by environment
 	Secret         bool      `json:"secret,omitempty"`     // kept off disk
+	Name           string    `json:"name,omitempty"`       // file: its key in the file's secrets or configs
+	FromEnv        string    `json:"from_env,omitempty"`   // file: the variable that Content came from
+	Options        []string  `json:"options,omitempty"`    // tmpfs: further mount options, such as "exec"
 	CreateHostPath bool      `json:"create_host_path,omitempty"`
 	Propagation    string    `json:"propagation,omitempty"`
 	NoCopy         bool      `json:"no_copy,omitempty"` // volume: do not fill from the image
@@ -246,7 +252,7 @@ type Dependency struct {
 // Healthcheck is compose's healthcheck; nil in a ServiceSpec means the image's.
 type Healthcheck struct {
 	Disable       bool          `json:"disable,omitempty"`
-	Test          []string      `json:"test,omitempty"` // ["CMD", ...], ["CMD-SHELL", line]
+	Test          []string      `json:"test,omitempty"` // ["CMD", ...], ["CMD-SHELL", line]; empty: the image's, with the times here
 	Interval      time.Duration `json:"interval_ns,omitempty"`
 	Timeout       time.Duration `json:"timeout_ns,omitempty"`
 	StartPeriod   time.Duration `json:"start_period_ns,omitempty"`
