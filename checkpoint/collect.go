@@ -290,7 +290,7 @@ func (c *collector) files(spec *ProcessSpec) error {
 		if err != nil {
 			return err
 		}
-		spec.Descriptors = append(spec.Descriptors, DescriptorSpec{FD: fd, Slot: slot, CloseOnExec: d.CloseOnExec, Target: d.Target})
+		spec.Descriptors = append(spec.Descriptors, DescriptorSpec{FD: fd, Slot: slot, CloseOnExec: d.CloseOnExec, Target: d.Target, Connected: c.park.connected(slot)})
 	}
 	return nil
 }

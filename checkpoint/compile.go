@@ -76,7 +76,7 @@ func (c *compiler) prelude() areaAddr {
 	var r routine
 	all := c.s.words(^uint64(0))
 	r.call(sysRtSigprocmask, 2, uint64(all), 0, 8)
-	r.call(sysPrctl, prSetName, uint64(c.s.string("torpor-stub")))
+	r.call(sysPrctl, prSetName, uint64(c.s.string(StubName)))
 	r.sleep()
 	return c.s.place(&r)
 }

@@ -60,14 +60,19 @@ func (h *Holder) Release() error {
 // number is the holder's own number of a parked descriptor.
 func (h *Holder) number(s Slot) int { return firstHeld + h.Kept + int(s) }
 
+// TakeKept duplicates a descriptor given by Keep. The caller owns it.
+func (h *Holder) TakeKept(n int) (int, error) { return h.take(firstHeld + n) }
+
 // Take duplicates a parked descriptor into this process. The caller owns it.
-func (h *Holder) Take(s Slot) (int, error) {
+func (h *Holder) Take(s Slot) (int, error) { return h.take(h.number(s)) }
+
+func (h *Holder) take(number int) (int, error) {
 	process, err := pidfd.Open(h.PID)
 	if err != nil {
 		return -1, err
 	}
 	defer process.Close()
-	return pidfd.GetFD(process, h.number(s))
+	return pidfd.GetFD(process, number)
 }
 
 // send exchanges one datagram and returns the number of parked descriptors.
@@ -152,4 +157,17 @@ func (p *parking) descriptor(pid, fd int) (Slot, error) {
 		return NoSlot, err
 	}
 	return p.add(got), nil
+}
+
+// connected reports whether a parked descriptor is a TCP socket with a peer.
+func (p *parking) connected(s Slot) bool {
+	peer, err := syscall.Getpeername(p.fds[s])
+	if err != nil {
+		return false
+	}
+	switch peer.(type) {
+	case *syscall.SockaddrInet4, *syscall.SockaddrInet6:
+		return true
+	}
+	return false
 }

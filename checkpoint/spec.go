@@ -104,7 +104,8 @@ type DescriptorSpec struct {
 	FD          int    `json:"fd"`
 	Slot        Slot   `json:"slot"`
 	CloseOnExec bool   `json:"close_on_exec"`
-	Target      string `json:"target"` // as in /proc/PID/fd, for people
+	Target      string `json:"target"`              // as in /proc/PID/fd
+	Connected   bool   `json:"connected,omitempty"` // a TCP socket with a peer
 }
 
 // SigAction is struct kernel_sigaction of one signal.

@@ -27,6 +27,9 @@ type Stub struct {
 	area    []byte // this process's mapping of the script
 }
 
+// StubName is the command name of waiting stubs.
+const StubName = "torpor-stub"
+
 // ArmOptions say where a stub has to wait.
 type ArmOptions struct {
 	Holder *Holder
@@ -136,7 +139,7 @@ func runStub(script *os.File, p *program, area areaRange, o ArmOptions) error {
 	defer join.Close()
 	elf := blob.StubELF(blob.StubParams{AreaAddr: uint64(area.base), AreaBytes: area.lenBytes,
 		ScriptAddr: uint64(p.prelude), InterpAddr: uint64(p.interp), NSFlags: uint64(flags)})
-	executable, err := memory.NewFile("torpor-stub", int64(len(elf)))
+	executable, err := memory.NewFile(StubName, int64(len(elf)))
 	if err != nil {
 		return err
 	}
@@ -146,7 +149,7 @@ func runStub(script *os.File, p *program, area areaRange, o ArmOptions) error {
 	}
 	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", executable.Fd()))
 	cmd.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), executable.Fd())
-	cmd.Args, cmd.Env, cmd.Dir = []string{"torpor-stub"}, []string{}, "/"
+	cmd.Args, cmd.Env, cmd.Dir = []string{StubName}, []string{}, "/"
 	cmd.ExtraFiles = []*os.File{join, script}
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("start stub: %w", err)

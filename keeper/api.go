@@ -13,13 +13,14 @@ type Target struct {
 	ID            host.ContainerID `json:"id"`
 	Project       host.ProjectName `json:"project"`
 	Service       host.ServiceName `json:"service"`
-	InitPID       int              `json:"init_pid"`    // host pid of the container's init
-	CgroupPath    string           `json:"cgroup_path"` // as given to the runtime
-	RunDir        string           `json:"run_dir"`     // FIFOs stdout, stderr, exit; init.sock
+	InitPID       int              `json:"init_pid"` // host pid of the container's init
+	RunDir        string           `json:"run_dir"`  // FIFOs stdout, stderr, exit; init.sock
 	CheckpointDir string           `json:"checkpoint_dir"`
 	LogPath       string           `json:"log_path"`
 	SleepAfter    time.Duration    `json:"sleep_after_ns"` // 0: never by itself
 	Verify        bool             `json:"verify,omitempty"`
+	Kept          int              `json:"kept,omitempty"` // descriptors init keeps for good; with TTY the first is the terminal's master
+	TTY           bool             `json:"tty,omitempty"`
 	NoSleepReason string           `json:"no_sleep_reason,omitempty"` // why it must not sleep at all
 }
 

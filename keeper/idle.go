@@ -1,0 +1,107 @@
+package keeper
+
+import (
+	"fmt"
+	"time"
+
+	"torpor/host"
+	"torpor/kernel/inet"
+	"torpor/kernel/proc"
+)
+
+// busyShare is the share of one CPU above which a service counts as busy. An
+// idle JVM needs about one per cent for its own housekeeping.
+const busyShare = 0.03
+
+// ticksPerSecond is USER_HZ of Linux on amd64.
+const ticksPerSecond = 100
+
+// idleness remembers when the service last did something.
+type idleness struct {
+	lastTime    time.Time
+	lastTicks   uint64
+	lastArrived uint64
+	activeAt    time.Time
+	why         string // what activity that was
+}
+
+// reset begins a new quiet time.
+func (i *idleness) reset() { *i = idleness{activeAt: time.Now(), why: "just woken or started"} }
+
+func (i *idleness) active(now time.Time, why string) { i.activeAt, i.why = now, why }
+
+// tick looks at idleness and puts the service to sleep when its quiet time is
+// over.
+func (s *service) tick() {
+	st := s.snapshot()
+	if st.State != host.Awake || s.target.SleepAfter == 0 || s.target.NoSleepReason != "" {
+		return
+	}
+	now := time.Now()
+	if err := s.observe(now); err != nil {
+		s.set(func(st *Status) { st.Reason = err.Error() })
+		return
+	}
+	quiet := now.Sub(s.idle.activeAt)
+	if quiet < s.target.SleepAfter {
+		s.set(func(st *Status) { st.Reason = s.idle.why })
+		return
+	}
+	if now.Before(s.retryAt) {
+		return
+	}
+	_, _ = s.sleep() // a refusal is in the status and in an event
+}
+
+// observe notes activity since the last look.
+func (s *service) observe(now time.Time) error {
+	i := &s.idle
+	pids, err := s.list()()
+	if err != nil {
+		i.active(now, err.Error())
+		return nil
+	}
+	var ticks uint64
+	for _, pid := range pids {
+		if stat, err := proc.ReadStat(pid); err == nil {
+			ticks += stat.UserTicks + stat.SystemTicks
+		}
+	}
+	arrived, err := inet.Arrived(s.target.InitPID)
+	if err != nil {
+		return err
+	}
+	quiet, err := inet.ReadQuiet(s.target.InitPID)
+	if err != nil {
+		return err
+	}
+	if i.lastTime.IsZero() {
+		i.lastTime, i.lastTicks, i.lastArrived = now, ticks, arrived
+		if i.activeAt.IsZero() {
+			i.active(now, "just found")
+		}
+		return nil
+	}
+	elapsed := now.Sub(i.lastTime)
+	share := float64(ticks-min(ticks, i.lastTicks)) / ticksPerSecond / elapsed.Seconds()
+	switch {
+	case arrived != i.lastArrived:
+		i.active(now, "a packet or connection arrived")
+	case quiet.Unread > 0:
+		i.active(now, fmt.Sprintf("%d connections have data it has not read", quiet.Unread))
+	case quiet.Unsent > 0:
+		i.active(now, fmt.Sprintf("%d connections have data the peer has not acknowledged", quiet.Unsent))
+	case quiet.SinceData < elapsed:
+		i.active(now, "data on a connection")
+	case elapsed >= minShareWindow && share > busyShare:
+		i.active(now, fmt.Sprintf("it uses %.0f %% of a CPU", share*100))
+	}
+	if elapsed >= minShareWindow || arrived != i.lastArrived {
+		i.lastTime, i.lastTicks, i.lastArrived = now, ticks, arrived
+	}
+	return nil
+}
+
+// minShareWindow is the shortest time over which ticks of 10 ms say anything
+// about a share of a few per cent.
+const minShareWindow = time.Second

@@ -1,0 +1,299 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"torpor/checkpoint"
+	"torpor/host"
+	"torpor/kernel/cgroup"
+	"torpor/kernel/proc"
+)
+
+// service is one container in the keeper's care. Its fields belong to the
+// goroutine of run; others send it work. What readers may see at any time is
+// the status below its mutex.
+type service struct {
+	target  Target
+	holder  *checkpoint.Holder
+	cgroups cgroup.Membership // of init, and so of the container
+	emit    func(host.Event)
+	tracers *tracers
+
+	work    chan func()
+	exits   chan exitRecord
+	packets chan string // reasons to wake, from the watch
+	done    chan struct{}
+	cancel  context.CancelFunc
+	helpers sync.WaitGroup // log copiers, exit reader, watch
+
+	idle    idleness
+	stub    *checkpoint.Stub // while asleep; nil if it could not be armed
+	watch   *watch
+	killed  int       // exits to expect from our own kill
+	retryAt time.Time // of the next try to sleep after a refusal
+	asleep  *checkpoint.DumpReport
+
+	mu     sync.Mutex
+	status Status
+}
+
+// startService begins to care for a container. The caller must stop it.
+func startService(target Target, tracers *tracers, emit func(host.Event)) (*service, error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &service{
+		target:  target,
+		holder:  &checkpoint.Holder{PID: target.InitPID, Socket: filepath.Join(target.RunDir, "init.sock"), Kept: target.Kept},
+		emit:    emit,
+		tracers: tracers,
+		work:    make(chan func()),
+		exits:   make(chan exitRecord),
+		packets: make(chan string),
+		done:    make(chan struct{}),
+		cancel:  cancel,
+		status:  Status{ID: target.ID, State: host.Awake, Since: time.Now()},
+	}
+	var err error
+	if s.cgroups, err = cgroup.MembershipOf(target.InitPID); err != nil {
+		cancel()
+		return nil, err
+	}
+	if err := s.find(); err != nil {
+		cancel()
+		return nil, err
+	}
+	if err := s.startHelpers(ctx); err != nil {
+		cancel()
+		s.helpers.Wait()
+		return nil, err
+	}
+	go s.run(ctx)
+	return s, nil
+}
+
+// startHelpers starts the log copiers and the reader of exits.
+func (s *service) startHelpers(ctx context.Context) error {
+	log, err := openLog(s.target.LogPath)
+	if err != nil {
+		return err
+	}
+	sources, err := s.logSources()
+	if err != nil {
+		return errors.Join(err, log.Close())
+	}
+	var copiers sync.WaitGroup
+	for _, source := range sources {
+		copiers.Go(func() { source.copy(ctx, log) })
+	}
+	s.helpers.Go(func() {
+		copiers.Wait()
+		log.Close()
+	})
+	exits, err := openExits(filepath.Join(s.target.RunDir, "exit"))
+	if err != nil {
+		return err
+	}
+	s.helpers.Go(func() { exits.read(ctx, s.exits) })
+	return nil
+}
+
+// run is the only goroutine that changes the service.
+func (s *service) run(ctx context.Context) {
+	defer close(s.done)
+	tick := time.NewTicker(s.tickEvery())
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.closeWatch()
+			return
+		case f := <-s.work:
+			f()
+		case record := <-s.exits:
+			s.exited(record)
+		case reason := <-s.packets:
+			if _, err := s.wake(reason); err != nil {
+				s.event(host.EventError, "wake: "+err.Error(), nil)
+			}
+		case <-tick.C:
+			s.tick()
+		}
+	}
+}
+
+// tickEvery is how often idleness is looked at: a few times in the quiet time,
+// at least every five seconds, at most ten times a second.
+func (s *service) tickEvery() time.Duration {
+	if s.target.SleepAfter == 0 {
+		return 5 * time.Second
+	}
+	return min(max(s.target.SleepAfter/4, 100*time.Millisecond), 5*time.Second)
+}
+
+// do runs f on the service's goroutine.
+func (s *service) do(ctx context.Context, f func()) error {
+	finished := make(chan struct{})
+	work := func() {
+		defer close(finished)
+		f()
+	}
+	select {
+	case s.work <- work:
+	case <-s.done:
+		return fmt.Errorf("reach %s: %w", s.target.ID, host.ErrNotFound)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	<-finished
+	return nil
+}
+
+// stop ends the care without touching the container.
+func (s *service) stop() {
+	s.cancel()
+	<-s.done
+	s.helpers.Wait()
+}
+
+// find learns what state the container is in.
+func (s *service) find() error {
+	spec, err := checkpoint.ReadSpec(s.target.CheckpointDir)
+	switch {
+	case errors.Is(err, host.ErrNotFound):
+		return s.findAwake("")
+	case err != nil:
+		return errors.Join(s.findAwake(err.Error()), checkpoint.Discard(s.target.CheckpointDir))
+	}
+	alive, err := s.livePIDs()
+	if err != nil {
+		return err
+	}
+	if allAlive(spec, alive) {
+		// The last keeper ended between commit and kill, or between resume and
+		// discard: the processes are the truth.
+		return errors.Join(checkpoint.Discard(s.target.CheckpointDir), s.findAwake(""))
+	}
+	if err := killAll(alive); err != nil {
+		return err
+	}
+	s.killed = 1
+	s.set(func(st *Status) { st.State, st.Since = host.Asleep, spec.Created })
+	return s.arm(spec)
+}
+
+// findAwake takes the container for running; its exit, if it ended, is in the
+// exit FIFO.
+func (s *service) findAwake(reason string) error {
+	if err := s.holder.Release(); err != nil {
+		return err
+	}
+	s.set(func(st *Status) { st.Reason, st.MainPID = reason, s.mainPID() })
+	return nil
+}
+
+// livePIDs lists the container's processes but init and stubs.
+func (s *service) livePIDs() ([]int, error) {
+	tree, err := checkpoint.ContainerTree(s.target.InitPID)()
+	if err != nil {
+		return nil, err
+	}
+	var alive []int
+	for _, pid := range tree {
+		status, err := proc.ReadStatus(pid, pid)
+		if err != nil || status.State == 'Z' {
+			continue
+		}
+		if status.Name == checkpoint.StubName {
+			if err := killAll([]int{pid}); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		alive = append(alive, pid)
+	}
+	return alive, nil
+}
+
+// mainPID is the first process below init; 0 if there is none.
+func (s *service) mainPID() int {
+	children, err := proc.Children(s.target.InitPID)
+	if err != nil || len(children) == 0 {
+		return 0
+	}
+	return children[0]
+}
+
+func allAlive(spec *checkpoint.Spec, alive []int) bool {
+	inner := map[int]bool{}
+	for _, pid := range alive {
+		if status, err := proc.ReadStatus(pid, pid); err == nil {
+			inner[status.NSPIDs[len(status.NSPIDs)-1]] = true
+		}
+	}
+	for i := range spec.Processes {
+		if !inner[spec.Processes[i].PID] {
+			return false
+		}
+	}
+	return true
+}
+
+// killAll kills processes by pid and waits for their end.
+func killAll(pids []int) error {
+	for _, pid := range pids {
+		process, err := os.FindProcess(pid)
+		if err != nil {
+			continue
+		}
+		if err := process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("kill process %d: %w", pid, err)
+		}
+		process.Release()
+	}
+	for _, pid := range pids {
+		for deadline := time.Now().Add(10 * time.Second); proc.Exists(pid); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				return fmt.Errorf("kill process %d: it does not end", pid)
+			}
+		}
+	}
+	return nil
+}
+
+// exited handles a report of init.
+func (s *service) exited(record exitRecord) {
+	if s.killed > 0 && record.signal() == sigKill {
+		s.killed--
+		return
+	}
+	s.set(func(st *Status) {
+		st.State, st.Since = host.Exited, time.Now()
+		st.Exited, st.ExitCode, st.MainPID = true, record.code(), 0
+		st.Reason = record.String()
+	})
+	s.event(host.EventExit, record.String(), map[string]string{"exit_code": fmt.Sprint(record.code())})
+}
+
+// set changes the status that others read.
+func (s *service) set(change func(*Status)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.status)
+}
+
+// snapshot returns the status.
+func (s *service) snapshot() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.status
+}
+
+func (s *service) event(what host.EventType, reason string, attrs map[string]string) {
+	s.emit(host.Event{Time: time.Now(), Type: what, Project: s.target.Project, Service: s.target.Service,
+		Container: s.target.ID, Reason: reason, Attrs: attrs})
+}

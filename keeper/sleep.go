@@ -1,0 +1,232 @@
+package keeper
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"torpor/checkpoint"
+	"torpor/host"
+	"torpor/kernel/proc"
+)
+
+// sleep puts the service to sleep. It runs on the service's goroutine.
+func (s *service) sleep() (*SleepReport, error) {
+	switch st := s.snapshot(); {
+	case s.target.NoSleepReason != "":
+		return nil, &host.Refusal{Reasons: []string{s.target.NoSleepReason}}
+	case st.State == host.Asleep:
+		return &SleepReport{}, nil
+	case st.State != host.Awake:
+		return nil, fmt.Errorf("sleep %s: it is %s", s.target.ID, st.State)
+	}
+	report, err := s.dump()
+	if err != nil {
+		s.refused(err)
+		return nil, err
+	}
+	attrs := map[string]string{
+		"duration_ms": fmt.Sprintf("%.3f", float64(report.Duration.Microseconds())/1000),
+		"written_kb":  fmt.Sprint(report.WrittenBytes >> 10), "returned_kb": fmt.Sprint(report.ReturnedBytes >> 10),
+	}
+	s.event(host.EventSleep, "", attrs)
+	return report, nil
+}
+
+func (s *service) dump() (*SleepReport, error) {
+	begun := time.Now()
+	list := s.list()
+	pids, err := list()
+	if err != nil {
+		return nil, err
+	}
+	if len(pids) == 0 {
+		return nil, fmt.Errorf("sleep %s: it has no processes", s.target.ID)
+	}
+	if err := checkpoint.Check(pids); err != nil {
+		return nil, err
+	}
+	s.set(func(st *Status) { st.State = host.Sleeping })
+	d, err := checkpoint.Dump(checkpoint.DumpOptions{Dir: s.target.CheckpointDir, Holder: s.holder, List: list, Verify: s.target.Verify})
+	if err != nil {
+		s.set(func(st *Status) { st.State = host.Awake })
+		return nil, err
+	}
+	s.killed++
+	held := connections(d.Spec)
+	report := &SleepReport{WrittenBytes: d.WrittenBytes, ReturnedBytes: d.ResidentBytes, Processes: len(d.Spec.Processes),
+		Threads: d.Threads, Descriptors: d.Spec.Parked, Connections: held, Phases: d.Phases}
+	now := time.Now()
+	report.Duration = now.Sub(begun)
+	s.set(func(st *Status) {
+		st.State, st.Since, st.MainPID, st.Reason = host.Asleep, now, 0, ""
+		st.Cycles++
+		st.ReturnedBytes, st.ConnectionsHeld, st.LastSleep = d.ResidentBytes, held, report.Duration
+	})
+	// It is asleep already: a stub that can not be made now is tried again at
+	// the wake.
+	err = s.arm(d.Spec)
+	report.Phases["arm"] = time.Since(now)
+	if err != nil {
+		s.event(host.EventError, "arm: "+err.Error(), nil)
+	}
+	return report, nil
+}
+
+// list returns what lists the service's processes. A process in its cgroup
+// that is not below init is an exec session: with one it can not sleep.
+func (s *service) list() func() ([]int, error) {
+	tree := checkpoint.ContainerTree(s.target.InitPID)
+	return func() ([]int, error) {
+		pids, err := tree()
+		if err != nil {
+			return nil, err
+		}
+		known := map[int]bool{s.target.InitPID: true}
+		for _, pid := range pids {
+			known[pid] = true
+		}
+		members, err := s.cgroups.Pids()
+		if err != nil {
+			return nil, err
+		}
+		for _, pid := range members {
+			if !known[pid] && proc.Exists(pid) {
+				return nil, &host.Refusal{Reasons: []string{fmt.Sprintf("process %d was started from outside (exec)", pid)}}
+			}
+		}
+		return pids, nil
+	}
+}
+
+// refused notes why the service stays awake, and when to try again.
+func (s *service) refused(err error) {
+	s.retryAt = time.Now().Add(max(s.target.SleepAfter, time.Second))
+	reason := strings.TrimPrefix(err.Error(), "refused: ")
+	if reason != s.snapshot().Reason {
+		s.event(host.EventRefuse, reason, nil)
+	}
+	s.set(func(st *Status) { st.Reason = reason })
+}
+
+// arm makes the stub and begins to watch the parked sockets.
+func (s *service) arm(spec *checkpoint.Spec) error {
+	stub, err := checkpoint.Arm(spec, checkpoint.ArmOptions{Holder: s.holder, Join: s.target.InitPID, AddToCgroups: s.cgroups.Add})
+	if err != nil {
+		return err
+	}
+	s.stub = stub
+	s.watch, err = startWatch(s.holder, spec, s.packets, &s.helpers)
+	return err
+}
+
+func (s *service) closeWatch() {
+	if s.watch != nil {
+		s.watch.close()
+		s.watch = nil
+	}
+}
+
+// wake restores the service. It runs on the service's goroutine, so however
+// many ask, one wake happens.
+func (s *service) wake(reason string) (*WakeReport, error) {
+	begun := time.Now()
+	if st := s.snapshot(); st.State != host.Asleep {
+		return &WakeReport{Already: true}, nil
+	}
+	s.closeWatch()
+	s.set(func(st *Status) { st.State = host.Waking })
+	report, err := s.restore()
+	if err != nil {
+		return nil, s.wakeFailed(err)
+	}
+	took := time.Since(begun)
+	s.set(func(st *Status) {
+		st.State, st.Since, st.MainPID, st.Reason = host.Awake, time.Now(), report.PIDs[0], ""
+		st.LastWake, st.LastWakeReason, st.ConnectionsHeld, st.ReturnedBytes = took, reason, 0, 0
+	})
+	s.idle.reset()
+	s.event(host.EventWake, reason, map[string]string{"duration_ms": fmt.Sprintf("%.3f", float64(took.Microseconds())/1000)})
+	return &WakeReport{Duration: took, Reason: reason, Phases: report.Phases}, nil
+}
+
+func (s *service) restore() (*checkpoint.RestoreReport, error) {
+	if s.stub == nil {
+		spec, err := checkpoint.ReadSpec(s.target.CheckpointDir)
+		if err != nil {
+			return nil, err
+		}
+		if err := s.arm(spec); err != nil {
+			return nil, err
+		}
+		s.closeWatch()
+	}
+	stub := s.stub
+	s.stub = nil
+	tracer := s.tracers.take()
+	defer s.tracers.put(tracer)
+	report, err := stub.Restore(tracer, checkpoint.RestoreOptions{Commit: func() error { return checkpoint.Discard(s.target.CheckpointDir) }})
+	if err != nil {
+		return nil, err
+	}
+	return report, s.holder.Release()
+}
+
+// wakeFailed decides what a failed wake leaves behind: a checkpoint that can
+// be tried again, or, when it is not usable, an exit for which the daemon
+// starts the service cold.
+func (s *service) wakeFailed(err error) error {
+	spec, readErr := checkpoint.ReadSpec(s.target.CheckpointDir)
+	if readErr == nil && !errors.Is(err, host.ErrCorrupt) {
+		s.set(func(st *Status) { st.State, st.Reason = host.Asleep, "wake failed: "+err.Error() })
+		return errors.Join(err, s.arm(spec))
+	}
+	reason := "checkpoint can not be restored: " + err.Error()
+	s.set(func(st *Status) {
+		st.State, st.Since, st.Exited, st.ExitCode, st.Reason = host.Exited, time.Now(), true, coldExitCode, reason
+	})
+	s.event(host.EventCold, reason, nil)
+	s.event(host.EventExit, reason, map[string]string{"exit_code": fmt.Sprint(coldExitCode), "cold": "true"})
+	return err
+}
+
+// coldExitCode is reported for a service whose checkpoint was lost; no program
+// ends with it.
+const coldExitCode = 256
+
+// connections counts the parked sockets that are connected.
+func connections(spec *checkpoint.Spec) int {
+	n := 0
+	for i := range spec.Processes {
+		for _, d := range spec.Processes[i].Descriptors {
+			if d.Connected {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// forget drops the checkpoint; the container is gone or about to be.
+func (s *service) forget() error {
+	s.closeWatch()
+	var errs []error
+	if s.stub != nil {
+		errs = append(errs, s.stub.Kill())
+		s.stub = nil
+	}
+	errs = append(errs, checkpoint.Discard(s.target.CheckpointDir))
+	if err := os.Remove(checkpoint.ImagePath(s.target.CheckpointDir)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	if err := os.Remove(filepath.Join(s.target.CheckpointDir, targetName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+const sigKill = int(syscall.SIGKILL)
