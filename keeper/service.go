@@ -59,7 +59,7 @@ func startService(target Target, tracers *tracers, emit func(host.Event)) (*serv
 		status:  Status{ID: target.ID, State: host.Awake, Since: time.Now()},
 	}
 	var err error
-	if s.cgroups, err = cgroup.MembershipOf(target.InitPID); err != nil {
+	if s.cgroups, err = cgroup.OwnOf(target.InitPID); err != nil {
 		cancel()
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -14,9 +15,19 @@ import (
 // each mounted v1 hierarchy and one of v2. It is plain data.
 type Membership struct{ Dirs []string }
 
-// MembershipOf reads which cgroups a process is in. Those of the root are left
-// out: everything is in them unless it is moved away.
-func MembershipOf(pid int) (Membership, error) {
+// OwnOf reads which cgroups a process is in that this process is not in: those
+// that were made for it. None when it was started without.
+func OwnOf(pid int) (Membership, error) {
+	theirs, err := membershipOf(pid)
+	if err != nil {
+		return theirs, err
+	}
+	mine, err := membershipOf(os.Getpid())
+	theirs.Dirs = slices.DeleteFunc(theirs.Dirs, func(dir string) bool { return slices.Contains(mine.Dirs, dir) })
+	return theirs, err
+}
+
+func membershipOf(pid int) (Membership, error) {
 	var m Membership
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
