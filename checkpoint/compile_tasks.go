@@ -70,7 +70,16 @@ func (c *processCompiler) threads() {
 		c.clone(c.cloneArgs(flags, 0, t.TID), c.s.place(tail), t.TID)
 	}
 	c.posixTimers()
+	c.limits()
 	c.entries = append(c.entries, c.tail(leader, !common).entries...)
+}
+
+// limits come when everything that they limit has been made, and while the
+// process may still set them.
+func (c *processCompiler) limits() {
+	for i, l := range c.p.Limits {
+		c.call(sysPrlimit64, 0, uint64(i), uint64(c.s.words(l.Soft, l.Hard)), 0)
+	}
 }
 
 // inherited sets what a new thread gets from the one that makes it. Seccomp

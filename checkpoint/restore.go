@@ -211,9 +211,6 @@ func (r *restore) finish() error {
 		if _, err := ptrace.Inject(leader.tid, uint64(p.Call), sysMunmap, uint64(r.program.base), uint64(len(r.area))); err != nil {
 			return err
 		}
-		if err := r.limits(leader.tid, p); err != nil {
-			return err
-		}
 		for j := range p.Threads {
 			task := byInner[p.Threads[j].TID]
 			if task == nil {
@@ -253,23 +250,6 @@ func (t *restoredTask) set(thread *ThreadSpec) error {
 		return err
 	}
 	return proc.SetScheduling(t.tid, thread.Scheduling, was)
-}
-
-// limits sets what differs from what the stub passed on.
-func (r *restore) limits(pid int, p *ProcessSpec) error {
-	now, err := proc.Limits(pid)
-	if err != nil {
-		return err
-	}
-	for i, want := range p.Limits {
-		if now[i] == want {
-			continue
-		}
-		if err := proc.SetLimit(pid, i, want); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // verify compares with the fingerprints, if the dump took any.

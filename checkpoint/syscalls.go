@@ -33,6 +33,7 @@ const (
 	sysTimerCreate    = 222
 	sysTimerSettime   = 223
 	sysTimerGettime   = 224
+	sysPrlimit64      = 302
 	sysSetRobustList  = 273
 	sysRtSigqueueinfo = 129
 	sysRtTgsigqueue   = 297

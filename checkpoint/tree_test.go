@@ -21,6 +21,7 @@ type testTree struct {
 	init   *exec.Cmd
 	holder *Holder
 	dir    string
+	busy   bool // its threads and processes change while it does nothing
 }
 
 // startTree runs a program as a container's init would: pid, mount, network,

@@ -16,25 +16,57 @@ type Limit struct{ Soft, Hard uint64 }
 // LimitCount is RLIM_NLIMITS.
 const LimitCount = 16
 
-// Limits reads all resource limits of a process, by RLIMIT_* number.
+// limitNames are the first columns of /proc/PID/limits, by RLIMIT_* number.
+var limitNames = [LimitCount]string{
+	"Max cpu time", "Max file size", "Max data size", "Max stack size", "Max core file size", "Max resident set",
+	"Max processes", "Max open files", "Max locked memory", "Max address space", "Max file locks",
+	"Max pending signals", "Max msgqueue size", "Max nice priority", "Max realtime priority", "Max realtime timeout",
+}
+
+// Limits reads all resource limits of a process, by RLIMIT_* number. Unlike
+// prlimit(2) it needs no privilege over another user's process.
 func Limits(pid int) ([LimitCount]Limit, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil {
+		return [LimitCount]Limit{}, fmt.Errorf("read limits: %w", err)
+	}
+	return ParseLimits(string(b))
+}
+
+// ParseLimits parses the format of /proc/PID/limits.
+func ParseLimits(text string) ([LimitCount]Limit, error) {
 	var limits [LimitCount]Limit
-	for i := range limits {
-		var r unix.Rlimit
-		if err := unix.Prlimit(pid, i, nil, &r); err != nil {
-			return limits, fmt.Errorf("read limit %d of process %d: %w", i, pid, err)
+	found := 0
+	for line := range strings.Lines(text) {
+		for i, name := range limitNames {
+			rest, ok := strings.CutPrefix(line, name)
+			if !ok {
+				continue
+			}
+			fields := strings.Fields(rest)
+			if len(fields) < 2 {
+				return limits, fmt.Errorf("parse limits: line %q", line)
+			}
+			soft, err1 := parseLimit(fields[0])
+			hard, err2 := parseLimit(fields[1])
+			if err1 != nil || err2 != nil {
+				return limits, fmt.Errorf("parse limits: line %q", line)
+			}
+			limits[i] = Limit{soft, hard}
+			found++
 		}
-		limits[i] = Limit{r.Cur, r.Max}
+	}
+	if found != LimitCount {
+		return limits, fmt.Errorf("parse limits: %d of %d", found, LimitCount)
 	}
 	return limits, nil
 }
 
-// SetLimit sets one resource limit of a process.
-func SetLimit(pid, resource int, l Limit) error {
-	if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
-		return fmt.Errorf("set limit %d of process %d: %w", resource, pid, err)
+func parseLimit(s string) (uint64, error) {
+	if s == "unlimited" {
+		return ^uint64(0), nil
 	}
-	return nil
+	return strconv.ParseUint(s, 10, 64)
 }
 
 // RobustList returns a task's list of robust futexes.
