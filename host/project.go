@@ -101,8 +101,10 @@ type ServiceSpec struct {
 	StopSignal  string            `json:"stop_signal,omitempty"`   // "" means the image's, else SIGTERM
 	StopGrace   time.Duration     `json:"stop_grace_ns,omitempty"` // 0 means 10 s; a file's 0s is 1 ns here
 	Labels      map[string]string `json:"labels,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"` // of the OCI spec
-	NoAttach    bool              `json:"no_attach,omitempty"`   // up does not show its logs
+	Annotations map[string]string `json:"annotations,omitempty"`   // of the OCI spec
+	NoAttach    bool              `json:"no_attach,omitempty"`     // up does not show its logs
+	LogMaxBytes int64             `json:"log_max_bytes,omitempty"` // of one log file before it is rotated; 0: the host's choice
+	LogMaxFiles int               `json:"log_max_files,omitempty"` // log files kept, the current one included; 0: the host's choice
 	Profiles    []string          `json:"profiles,omitempty"`
 	Scale       int               `json:"scale"` // containers wanted; 1 unless said
 
