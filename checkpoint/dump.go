@@ -21,6 +21,9 @@ type DumpOptions struct {
 	// List returns the pids of the tree, parents first; it is called until
 	// nothing new appears while the tree is stopped.
 	List func() ([]int, error)
+	// OwnSession makes a first process whose session leader is not in the tree
+	// the leader of a session of its own, without a controlling terminal.
+	OwnSession bool
 	// LeaveRunning lets the tree go on after the commit instead of killing it.
 	LeaveRunning bool
 	// Verify compares every private page and register at the restore with

@@ -18,6 +18,9 @@ func (d *dump) relations() error {
 		inner[p.pid] = d.spec.Processes[i].PID
 		byPID[d.spec.Processes[i].PID] = &d.spec.Processes[i]
 	}
+	if d.OwnSession {
+		ownSession(d.spec.Processes, byPID)
+	}
 	var reasons []string
 	for i, p := range d.tree.processes {
 		spec := &d.spec.Processes[i]
@@ -30,6 +33,24 @@ func (d *dump) relations() error {
 		return &host.Refusal{Reasons: reasons}
 	}
 	return nil
+}
+
+// ownSession gives the first process, and those that share its session or
+// group, one of its own where the leader is not in the tree.
+func ownSession(processes []ProcessSpec, byPID map[int]*ProcessSpec) {
+	first := &processes[0]
+	session, group := first.Session, first.Group
+	for i := range processes {
+		if byPID[session] == nil && processes[i].Session == session {
+			processes[i].Session = first.PID
+		}
+		if byPID[group] == nil && processes[i].Group == group {
+			processes[i].Group = first.PID
+		}
+	}
+	if first.Session == first.PID {
+		first.Group = first.PID
+	}
 }
 
 // checkSession returns why a process's session or group can not be made again.
