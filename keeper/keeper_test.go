@@ -130,7 +130,7 @@ func (k *keepAlive) get() string {
 // it is answered.
 func TestSleepsAndWakesAtAPacket(t *testing.T) {
 	state := t.TempDir()
-	p := initproc.Start(t, "/usr/bin/python3", "-c", pythonServer)
+	p := initproc.ForTest(t, "/usr/bin/python3", "-c", pythonServer)
 	k := startKeeper(t, Config{Socket: filepath.Join(t.TempDir(), "keeper.sock"), StateDir: state})
 	target := testTarget(p, state)
 	if err := os.MkdirAll(filepath.Dir(target.LogPath), 0o755); err != nil {
@@ -139,7 +139,10 @@ func TestSleepsAndWakesAtAPacket(t *testing.T) {
 	if err := k.Adopt(t.Context(), target); err != nil {
 		t.Fatal(err)
 	}
-	conn := p.Dial(8000)
+	conn, err := p.Dial(8000)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer conn.Close()
 	client := &keepAlive{t, conn, bufio.NewReader(conn)}
 	requests := 0
@@ -161,7 +164,10 @@ func TestSleepsAndWakesAtAPacket(t *testing.T) {
 	}
 	k.expect(host.EventSleep)
 	t.Run("new connection wakes", func(t *testing.T) {
-		second := p.Dial(8000)
+		second, err := p.Dial(8000)
+		if err != nil {
+			t.Fatal(err)
+		}
 		defer second.Close()
 		requests++
 		if got, want := (&keepAlive{t, second, bufio.NewReader(second)}).get(), fmt.Sprintf("answer %d", requests); got != want {
