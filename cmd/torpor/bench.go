@@ -1,0 +1,99 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"torpor/bench"
+)
+
+func newBenchCommand(env *environment) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure Torpor on this machine",
+		Args:  cobra.NoArgs,
+	}
+	cmd.AddCommand(newBenchWakeCommand(env))
+	return cmd
+}
+
+func newBenchWakeCommand(env *environment) *cobra.Command {
+	var o bench.WakeOptions
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "wake",
+		Short: "Measure how fast services sleep and wake",
+		Long: `Run a python service with heaps of several sizes, hold a connection open, put it
+to sleep and send a request, again and again. Needs root and python3, no daemon.
+
+running:        from the packet's event to all threads running
+first response: from sending the request to its answer, on the open connection
+awake response: the same while the service is awake
+sleep:          each sleep after the first, with what it wrote`,
+		Example: `  sudo torpor bench wake
+  sudo torpor bench wake --heap 10,1000 --cycles 50 --json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			self, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			o.Keeper = []string{self, "keeper"}
+			o.Progress = func(line string) { fmt.Fprintln(env.stderr, line) }
+			results, err := bench.Wake(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(env.stdout).Encode(results)
+			}
+			return printWake(env, results)
+		},
+	}
+	cmd.Flags().IntSliceVar(&o.HeapMB, "heap", []int{10, 200, 1000}, "heap sizes in MB")
+	cmd.Flags().IntVar(&o.Cycles, "cycles", 21, "sleeps and wakes of each case")
+	cmd.Flags().StringVar(&o.Program, "python", "/usr/bin/python3", "python interpreter")
+	cmd.Flags().StringVar(&o.Dir, "dir", "/var/tmp", "where checkpoints are written")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func printWake(env *environment, results []bench.WakeResult) error {
+	table := tabwriter.NewWriter(env.stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "p50 (p99), ms\trunning\tfirst response\tawake response\tsleep\tfirst sleep\twritten")
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d KB\n", r.Name, both(r.Running), both(r.FirstByte), both(r.Awake), both(r.Sleep), ms(r.FirstSleep), r.WrittenBytes>>10)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	for _, r := range results {
+		fmt.Fprintf(env.stdout, "%s, where a sleep goes (mean): %s\n", r.Name, phases(r.Phases))
+	}
+	return nil
+}
+
+func both(s bench.Summary) string { return fmt.Sprintf("%s (%s)", ms(s.P50), ms(s.P99)) }
+
+func ms(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Nanoseconds())/1e6) }
+
+// phases lists phases, the longest first.
+func phases(all map[string]time.Duration) string {
+	names := make([]string, 0, len(all))
+	for name := range all {
+		names = append(names, name)
+	}
+	slices.SortFunc(names, func(a, b string) int { return int(all[b] - all[a]) })
+	var parts []string
+	for _, name := range names {
+		parts = append(parts, name+" "+ms(all[name]))
+	}
+	return strings.Join(parts, ", ")
+}
