@@ -52,6 +52,7 @@ import http.server, sys
 heap = [bytes([i & 255]) * 65536 for i in range(int(sys.argv[1]) * 16)]
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         body = b"awake\n"
         self.send_response(200)
@@ -155,7 +156,7 @@ func (r *wakeRun) cycles(ctx context.Context, cycles int) error {
 		}
 		r.awake = append(r.awake, took)
 	}
-	r.result.Phases = map[string]time.Duration{}
+	r.result.Phases, r.result.WakePhases = map[string]time.Duration{}, map[string]time.Duration{}
 	for i := range cycles + 1 {
 		report, err := r.client.Sleep(ctx, r.id)
 		if err != nil {
@@ -179,6 +180,9 @@ func (r *wakeRun) cycles(ctx context.Context, cycles int) error {
 		r.running = append(r.running, status[0].LastWake)
 		for name, d := range report.Phases {
 			r.result.Phases[name] += d / time.Duration(cycles)
+		}
+		for name, d := range status[0].LastWakePhases {
+			r.result.WakePhases[name] += d / time.Duration(cycles)
 		}
 		if _, err := r.request(); err != nil {
 			return err

@@ -41,6 +41,8 @@ type Status struct {
 	LastWake        time.Duration `json:"last_wake_ns,omitempty"`
 	LastSleep       time.Duration `json:"last_sleep_ns,omitempty"`
 	LastWakeReason  string        `json:"last_wake_reason,omitempty"`
+
+	LastWakePhases map[string]time.Duration `json:"last_wake_phases_ns,omitempty"`
 }
 
 // SleepReport says what a sleep did and where its time went.

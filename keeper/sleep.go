@@ -50,6 +50,7 @@ func (s *service) dump() (*SleepReport, error) {
 	if err := checkpoint.Check(pids); err != nil {
 		return nil, err
 	}
+	checked := time.Since(begun)
 	s.set(func(st *Status) { st.State = host.Sleeping })
 	d, err := checkpoint.Dump(checkpoint.DumpOptions{Dir: s.target.CheckpointDir, Holder: s.holder, List: list, Verify: s.target.Verify})
 	if err != nil {
@@ -57,6 +58,7 @@ func (s *service) dump() (*SleepReport, error) {
 		return nil, err
 	}
 	s.killed++
+	d.Phases["check"] = checked
 	held := connections(d.Spec)
 	report := &SleepReport{WrittenBytes: d.WrittenBytes, ReturnedBytes: d.ResidentBytes, Processes: len(d.Spec.Processes),
 		Threads: d.Threads, Descriptors: d.Spec.Parked, Connections: held, Phases: d.Phases}
@@ -147,6 +149,7 @@ func (s *service) wake(reason string) (*WakeReport, error) {
 	took := time.Since(begun)
 	s.set(func(st *Status) {
 		st.State, st.Since, st.MainPID, st.Reason = host.Awake, time.Now(), report.PIDs[0], ""
+		st.LastWakePhases = report.Phases
 		st.LastWake, st.LastWakeReason, st.ConnectionsHeld, st.ReturnedBytes = took, reason, 0, 0
 	})
 	s.idle.reset()

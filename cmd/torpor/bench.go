@@ -75,7 +75,8 @@ func printWake(env *environment, results []bench.WakeResult) error {
 		return err
 	}
 	for _, r := range results {
-		fmt.Fprintf(env.stdout, "%s, where a sleep goes (mean): %s\n", r.Name, phases(r.Phases))
+		fmt.Fprintf(env.stdout, "%s, where a wake goes (mean, ms): %s\n", r.Name, phases(r.WakePhases))
+		fmt.Fprintf(env.stdout, "%s, where a sleep goes (mean, ms): %s\n", r.Name, phases(r.Phases))
 	}
 	return nil
 }
