@@ -15,7 +15,6 @@ import (
 // and some things are seen only in a stopped one.
 func Check(pids []int) error {
 	var reasons []string
-	byID := map[string]bool{}
 	for _, pid := range pids {
 		found, err := checkProcess(pid)
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
@@ -25,13 +24,8 @@ func Check(pids []int) error {
 			return err
 		}
 		reasons = append(reasons, found...)
-		byID[fmt.Sprint(pid)] = true
 	}
-	locks, err := recordLocks(byID)
-	if err != nil {
-		return err
-	}
-	if reasons = append(reasons, locks...); len(reasons) > 0 {
+	if len(reasons) > 0 {
 		return &host.Refusal{Reasons: reasons}
 	}
 	return nil
@@ -65,15 +59,15 @@ func checkProcess(pid int) ([]string, error) {
 		return nil, err
 	}
 	for _, fd := range fds {
-		target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+		d, err := proc.ReadDescriptor(pid, fd)
 		if err != nil {
 			continue // closed meanwhile
 		}
-		if reason := unparkable(DescriptorSpec{FD: fd, Target: target}); reason != "" {
+		if reason := unparkable(d); reason != "" {
 			add(fmt.Sprintf("has %s (descriptor %d)", reason, fd))
 		}
 	}
-	vmas, err := proc.VMAs(pid)
+	vmas, err := proc.Maps(pid) // without flags: smaps walks every page
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 
 	"torpor/host"
@@ -19,8 +20,6 @@ type collector struct {
 	process *frozenProcess
 	park    *parking
 	vmas    []proc.VMA
-	insn    uint64    // a `syscall` instruction in the vdso
-	scratch proc.Addr // a page for results of injected calls
 	memory  *proc.Memory
 }
 
@@ -31,46 +30,68 @@ func collect(p *frozenProcess, park *parking) (spec *ProcessSpec, vmas []proc.VM
 	if c.vmas, err = proc.VMAs(p.pid); err != nil {
 		return nil, nil, err
 	}
-	if err := c.enter(); err != nil {
-		return nil, nil, err
-	}
-	spec, err = c.inside()
-	if err := errors.Join(err, c.leave()); err != nil {
-		return nil, nil, err
-	}
+	spec = &ProcessSpec{PID: p.tasks[0].innerTID(), Threads: make([]ThreadSpec, len(p.tasks))}
 	if err := c.outside(spec); err != nil {
 		return nil, nil, err
 	}
-	return spec, c.vmas, nil
+	if err := c.inside(spec); err != nil {
+		return nil, nil, err
+	}
+	return spec, c.vmas, c.files(spec)
 }
 
-// enter prepares the leader for injected calls.
-func (c *collector) enter() error {
+// inside asks what only the process itself can ask for.
+func (c *collector) inside(spec *ProcessSpec) (err error) {
 	insn, err := findSyscall(c.memory, c.vmas)
 	if err != nil {
 		return err
 	}
-	c.insn = insn
-	leader := c.process.tasks[0].tid
-	for _, t := range c.process.tasks {
-		if err := ptrace.SetSigMask(t.tid, ^uint64(0)); err != nil {
+	spec.Call = proc.Addr(insn)
+	if spec.Timers, err = readTimers(c.process.pid); err != nil {
+		return err
+	}
+	if err := c.block(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.unblock()) }()
+	q, err := newInquiry(c.process, c.memory, insn, len(spec.Timers))
+	if err != nil {
+		return err
+	}
+	take := c.askProcess(q, spec)
+	for i := range c.process.tasks {
+		take = append(take, askThread(q, i, &spec.Threads[i]))
+	}
+	if err := q.run(); err != nil {
+		return err
+	}
+	for _, f := range take {
+		if err := f(); err != nil {
 			return err
 		}
 	}
-	addr, err := ptrace.Inject(leader, c.insn, sysMmap, 0, proc.PageBytes, uint64(proc.ProtRead|proc.ProtWrite), mapPrivate|mapAnonymous, ^uint64(0), 0)
-	c.scratch = proc.Addr(addr)
-	return err
+	return nil
 }
 
-// leave undoes enter: the page goes, registers and masks come back.
-func (c *collector) leave() error {
-	var errs []error
-	if c.scratch != 0 {
-		_, err := ptrace.Inject(c.process.tasks[0].tid, c.insn, sysMunmap, uint64(c.scratch), proc.PageBytes)
-		errs = append(errs, err)
-	}
+// block keeps signals away. SIGTRAP stays: a breakpoint whose signal is
+// blocked makes the kernel forget the program's handler.
+func (c *collector) block() error {
 	for _, t := range c.process.tasks {
-		errs = append(errs, ptrace.SetRegs(t.tid, t.regs), ptrace.SetSigMask(t.tid, t.mask))
+		if (t.status.SigPending|t.status.SharedPending)&(1<<(sigTrap-1)) != 0 {
+			return &host.Refusal{Reasons: []string{fmt.Sprintf("process %d (%s) has a SIGTRAP pending", c.process.pid, t.status.Name)}}
+		}
+		if err := ptrace.SetSigMask(t.tid, ^uint64(1<<(sigTrap-1))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unblock undoes block and gives the registers back.
+func (c *collector) unblock() error {
+	var errs []error
+	for _, t := range c.process.tasks {
+		errs = append(errs, ignoreGone(ptrace.SetRegs(t.tid, t.regs)), ignoreGone(ptrace.SetSigMask(t.tid, t.mask)))
 	}
 	return errors.Join(errs...)
 }
@@ -94,103 +115,109 @@ func findSyscall(m *proc.Memory, vmas []proc.VMA) (uint64, error) {
 	return 0, &host.Refusal{Reasons: []string{"a process has no vdso with a system call instruction"}}
 }
 
-// ask injects a call into a task and reads lenBytes of its result.
-func (c *collector) ask(tid, lenBytes int, nr uint64, args ...uint64) ([]byte, error) {
-	if _, err := ptrace.Inject(tid, c.insn, nr, args...); err != nil {
-		return nil, err
-	}
-	if lenBytes == 0 {
-		return nil, nil
-	}
-	b := make([]byte, lenBytes)
-	return b, c.memory.ReadAt(b, c.scratch)
-}
-
-// inside reads what only the process itself can ask for.
-func (c *collector) inside() (*ProcessSpec, error) {
-	spec := &ProcessSpec{PID: c.process.tasks[0].innerTID(), Call: proc.Addr(c.insn)}
-	leader := c.process.tasks[0].tid
-	brk, err := ptrace.Inject(leader, c.insn, sysBrk, 0)
-	if err != nil {
-		return nil, err
-	}
-	spec.Brk = proc.Addr(brk)
-	dumpable, err := ptrace.Inject(leader, c.insn, sysPrctl, prGetDumpable)
-	if err != nil {
-		return nil, err
-	}
-	spec.Dumpable = dumpable == 1
-	subreaper, err := c.ask(leader, 4, sysPrctl, prGetChildSubreaper, uint64(c.scratch))
-	if err != nil {
-		return nil, err
-	}
-	spec.ChildSubreaper = binary.LittleEndian.Uint32(subreaper) != 0
-	if spec.SigActions, err = c.sigActions(); err != nil {
-		return nil, err
-	}
-	if err := c.timers(spec); err != nil {
-		return nil, err
-	}
-	for i := range c.process.tasks {
-		thread, err := c.threadInside(&c.process.tasks[i])
-		if err != nil {
-			return nil, err
+// askProcess adds the questions that concern all threads and returns what
+// takes the answers.
+func (c *collector) askProcess(q *inquiry, spec *ProcessSpec) []func() error {
+	brk := q.ask(0, 0, 0, sysBrk, 0)
+	dumpable := q.ask(0, 0, 0, sysPrctl, prGetDumpable)
+	subreaper := q.ask(0, 8, 1, sysPrctl, prGetChildSubreaper, 0)
+	huge := q.ask(0, 0, 0, sysPrctl, prGetTHPDisable, 0, 0, 0, 0)
+	persona := q.ask(0, 0, 0, sysPersonality, 0xffffffff)
+	take := []func() error{func() error {
+		var values [4]uint64
+		for i, a := range []answer{brk, dumpable, huge, persona} {
+			var err error
+			if values[i], err = a.value(); err != nil {
+				return err
+			}
 		}
-		spec.Threads = append(spec.Threads, *thread)
-	}
-	return spec, nil
+		spec.Brk, spec.Dumpable = proc.Addr(values[0]), values[1] == 1
+		spec.NoHugePages, spec.Personality = values[2] != 0, uint32(values[3])
+		w, err := subreaper.words()
+		if err == nil {
+			spec.ChildSubreaper = uint32(w[0]) != 0
+		}
+		return err
+	}}
+	take = append(take, c.askSigActions(q, spec)...)
+	take = append(take, c.askSegments(q)...)
+	return append(take, askTimers(q, spec)...)
 }
 
-// sigActions asks only for the signals that status lists as caught or ignored.
-func (c *collector) sigActions() ([]SigAction, error) {
+// askSigActions asks only for the signals that status lists as caught or
+// ignored.
+func (c *collector) askSigActions(q *inquiry, spec *ProcessSpec) []func() error {
 	status := c.process.tasks[0].status
-	var actions []SigAction
+	var take []func() error
 	for n := 1; n <= 64; n++ {
-		if (status.SigCaught|status.SigIgnored)>>(n-1)&1 == 0 {
+		switch {
+		case (status.SigCaught|status.SigIgnored)>>(n-1)&1 == 0:
+			continue
+		case n == sigTrap && c.process.ignoresTrap():
+			// The breakpoint that ends the inquiry changes it.
+			spec.SigActions = append(spec.SigActions, SigAction{Signal: n, Handler: sigIgnore})
 			continue
 		}
-		b, err := c.ask(c.process.tasks[0].tid, 32, sysRtSigaction, uint64(n), 0, uint64(c.scratch), 8)
-		if err != nil {
-			return nil, err
+		a := q.ask(0, 32, 2, sysRtSigaction, uint64(n), 0, 0, 8)
+		take = append(take, func() error {
+			w, err := a.words()
+			if err == nil {
+				spec.SigActions = append(spec.SigActions, SigAction{Signal: n, Handler: w[0], Flags: w[1], Restorer: w[2], Mask: w[3]})
+			}
+			return err
+		})
+	}
+	return take
+}
+
+// askSegments refuses System V segments that nobody could attach again.
+func (c *collector) askSegments(q *inquiry) []func() error {
+	var take []func() error
+	for i := range c.vmas {
+		v := &c.vmas[i]
+		if !v.Shared || !strings.HasPrefix(v.Name, "/SYSV") {
+			continue
 		}
-		w := words(b)
-		actions = append(actions, SigAction{Signal: n, Handler: w[0], Flags: w[1], Restorer: w[2], Mask: w[3]})
+		a := q.ask(0, 112, 2, sysShmctl, v.Inode, ipcStat, 0)
+		take = append(take, func() error {
+			b, err := a.bytes()
+			if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.EIDRM) ||
+				err == nil && binary.LittleEndian.Uint32(b[20:])&shmDest != 0 { // ipc_perm.mode of struct shmid64_ds
+				return &host.Refusal{Reasons: []string{fmt.Sprintf("process %d (%s) uses shared memory segment %d, which is marked to be destroyed",
+					c.process.pid, c.process.tasks[0].status.Name, v.Inode)}}
+			}
+			return err
+		})
 	}
-	return actions, nil
+	return take
 }
 
-func words(b []byte) []uint64 {
-	w := make([]uint64, len(b)/8)
-	for i := range w {
-		w[i] = binary.LittleEndian.Uint64(b[8*i:])
+// askThread adds the questions of one thread.
+func askThread(q *inquiry, i int, thread *ThreadSpec) func() error {
+	tid := q.ask(i, 8, 1, sysPrctl, prGetTIDAddress, 0)
+	stack := q.ask(i, 24, 1, sysSigaltstack, 0, 0)
+	death := q.ask(i, 8, 1, sysPrctl, prGetPdeathsig, 0)
+	bits := q.ask(i, 0, 0, sysPrctl, prGetSecureBits)
+	slack := q.ask(i, 0, 0, sysPrctl, prGetTimerSlack)
+	return func() error {
+		var results [3][]uint64
+		for i, a := range []answer{tid, stack, death} {
+			var err error
+			if results[i], err = a.words(); err != nil {
+				return err
+			}
+		}
+		thread.ClearTID = proc.Addr(results[0][0])
+		thread.AltStack = AltStack{Addr: results[1][0], Flags: uint32(results[1][1]), LenBytes: results[1][2]}
+		thread.DeathSignal = int(uint32(results[2][0]))
+		secure, err := bits.value()
+		if err != nil {
+			return err
+		}
+		thread.Creds.SecureBits = uint32(secure)
+		thread.TimerSlack, err = slack.value()
+		return err
 	}
-	return w
-}
-
-func (c *collector) threadInside(t *frozenTask) (*ThreadSpec, error) {
-	thread := &ThreadSpec{TID: t.innerTID(), Regs: *t.regs, SigMask: t.mask, Comm: t.status.Name}
-	resumeElsewhere(&thread.Regs, t.signalled())
-	tid, err := c.ask(t.tid, 8, sysPrctl, prGetTIDAddress, uint64(c.scratch))
-	if err != nil {
-		return nil, err
-	}
-	thread.ClearTID = proc.Addr(words(tid)[0])
-	alt, err := c.ask(t.tid, 24, sysSigaltstack, 0, uint64(c.scratch))
-	if err != nil {
-		return nil, err
-	}
-	thread.AltStack = AltStack{Addr: words(alt)[0], Flags: binary.LittleEndian.Uint32(alt[8:]), LenBytes: words(alt)[2]}
-	death, err := c.ask(t.tid, 4, sysPrctl, prGetPdeathsig, uint64(c.scratch))
-	if err != nil {
-		return nil, err
-	}
-	thread.DeathSignal = int(binary.LittleEndian.Uint32(death))
-	bits, err := ptrace.Inject(t.tid, c.insn, sysPrctl, prGetSecureBits)
-	if err != nil {
-		return nil, err
-	}
-	thread.Creds.SecureBits = uint32(bits)
-	return thread, nil
 }
 
 // innerTID is the task's id in its own pid namespace.
@@ -224,15 +251,20 @@ func (c *collector) outside(spec *ProcessSpec) error {
 			return err
 		}
 	}
-	return c.files(spec)
+	return nil
 }
 
 func (c *collector) threadOutside(t *frozenTask, thread *ThreadSpec) error {
 	var err error
-	if thread.XState, err = ptrace.GetXState(t.tid); err != nil {
+	if thread.Rseq, err = ptrace.GetRseq(t.tid); err != nil {
 		return err
 	}
-	if thread.Rseq, err = ptrace.GetRseq(t.tid); err != nil {
+	if err := c.abortSequence(t, thread.Rseq); err != nil {
+		return err
+	}
+	thread.TID, thread.Regs, thread.SigMask, thread.Comm = t.innerTID(), *t.regs, t.mask, t.status.Name
+	resumeElsewhere(&thread.Regs, t.signalled())
+	if thread.XState, err = ptrace.GetXState(t.tid); err != nil {
 		return err
 	}
 	if thread.RobustList, _, err = proc.RobustList(t.tid); err != nil {
@@ -264,6 +296,30 @@ func (c *collector) threadOutside(t *frozenTask, thread *ThreadSpec) error {
 	return nil
 }
 
+// abortSequence moves a task that was stopped inside a restartable sequence to
+// its abort handler, as the kernel does when it takes a CPU away. Otherwise
+// code injected into the task would make the kernel forget the sequence.
+func (c *collector) abortSequence(t *frozenTask, rseq ptrace.Rseq) error {
+	if rseq.Addr == 0 {
+		return nil
+	}
+	const critical = 8 // offset of rseq_cs in struct rseq
+	b := make([]byte, 32)
+	if err := c.memory.ReadAt(b[:8], proc.Addr(rseq.Addr+critical)); err != nil {
+		return err
+	}
+	if addr := words(b)[0]; addr == 0 {
+		return nil
+	} else if err := c.memory.ReadAt(b, proc.Addr(addr)); err != nil {
+		return nil // the kernel would kill the program for it; that is its own affair
+	}
+	w := words(b) // struct rseq_cs: version and flags, start_ip, post_commit_offset, abort_ip
+	if t.regs.Rip-w[1] < w[2] {
+		t.regs.Rip = w[3]
+	}
+	return nil
+}
+
 // files parks the descriptors and the files that the process stands in.
 func (c *collector) files(spec *ProcessSpec) error {
 	pid := c.process.pid
@@ -290,7 +346,7 @@ func (c *collector) files(spec *ProcessSpec) error {
 		if err != nil {
 			return err
 		}
-		spec.Descriptors = append(spec.Descriptors, DescriptorSpec{FD: fd, Slot: slot, CloseOnExec: d.CloseOnExec, Target: d.Target, Connected: c.park.connected(slot)})
+		spec.Descriptors = append(spec.Descriptors, DescriptorSpec{FD: fd, Slot: slot, CloseOnExec: d.CloseOnExec, Target: d.Target, Connected: c.park.connected(slot), info: d})
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ type program struct {
 	interp     areaAddr
 	prelude    areaAddr // what a stub executes first; ends in waiting
 	restore    areaAddr // what makes the tree
+	ignore     areaAddr // struct kernel_sigaction that ignores
 	tasks      int      // threads that will stop for their registers
 	scratchLen uint64   // free address space needed behind the area
 }
@@ -52,6 +53,7 @@ func (a areaRange) end() uint64 { return uint64(a.base) + a.lenBytes }
 func compile(spec *Spec, holder Holder, area areaRange, specials []special) (*program, error) {
 	c := &compiler{spec: spec, holder: holder, specials: specials, area: area, s: newScript(area.base), groups: map[int]areaAddr{}}
 	p := &program{base: area.base, interp: c.s.interpreter()}
+	p.ignore = c.s.words(sigIgnore, 0, 0, 0)
 	for i := range spec.Processes {
 		c.groups[spec.Processes[i].PID] = c.s.words(0, 0)
 		p.tasks += len(spec.Processes[i].Threads)
@@ -74,7 +76,7 @@ func compile(spec *Spec, holder Holder, area areaRange, specials []special) (*pr
 // prelude is what a stub does before it waits.
 func (c *compiler) prelude() areaAddr {
 	var r routine
-	all := c.s.words(^uint64(0))
+	all := c.s.words(^uint64(1 << (sigTrap - 1))) // as in collector.block
 	r.call(sysRtSigprocmask, 2, uint64(all), 0, 8)
 	r.call(sysPrctl, prSetName, uint64(c.s.string(StubName)))
 	r.sleep()
@@ -104,7 +106,7 @@ func (c *compiler) cloneArgs(flags, exitSignal uint64, tid int) areaAddr {
 
 // process places the routines of one process and returns its leader's.
 func (c *compiler) process(p *ProcessSpec, children map[int]areaAddr) (areaAddr, error) {
-	pc := &processCompiler{compiler: c, p: p, fds: map[int]bool{0: true}}
+	pc := &processCompiler{compiler: c, p: p, fds: map[int]bool{0: true}, changed: c.s.words(0, 0)}
 	if p.Parent == 0 {
 		pc.expect(0, sysPidfdOpen, uint64(c.spec.HolderPID), 0)
 	}
@@ -127,6 +129,8 @@ type processCompiler struct {
 	p      *ProcessSpec
 	holder int          // descriptor number of the holder's pidfd
 	fds    map[int]bool // descriptors in use at this point of the script
+
+	changed areaAddr // word that counts the threads with their credentials
 }
 
 // sessionAndChildren makes the session and the group, then the children, then

@@ -21,6 +21,9 @@ func (c *processCompiler) signals() {
 			c.call(sysSetitimer, uint64(which), uint64(c.s.words(uint64(t.IntervalSec), uint64(t.IntervalUsec), uint64(t.ValueSec), uint64(t.ValueUsec))), 0)
 		}
 	}
+	if c.p.NoHugePages {
+		c.call(sysPrctl, prSetTHPDisable, 1, 0, 0, 0)
+	}
 	if c.p.ChildSubreaper {
 		c.call(sysPrctl, prSetChildSubreaper, 1)
 	}
@@ -71,6 +74,7 @@ func (c *processCompiler) threads() {
 	}
 	c.posixTimers()
 	c.limits()
+	c.try(sysPersonality, uint64(c.p.Personality))
 	c.entries = append(c.entries, c.tail(leader, !common).entries...)
 }
 
@@ -132,6 +136,7 @@ func (c *processCompiler) tail(t *ThreadSpec, everything bool) *routine {
 		r.call(sysRseq, t.Rseq.Addr, uint64(t.Rseq.LenBytes), 0, uint64(t.Rseq.Signature))
 	}
 	r.call(sysPrctl, prSetName, uint64(c.s.string(t.Comm)))
+	r.call(sysPrctl, prSetTimerSlack, t.TimerSlack)
 	for _, info := range t.Pending {
 		r.call(sysRtTgsigqueue, uint64(c.p.PID), uint64(t.TID), uint64(signalOf(info)), uint64(c.s.data(info[:])))
 	}
@@ -139,8 +144,18 @@ func (c *processCompiler) tail(t *ThreadSpec, everything bool) *routine {
 		r.inherited(&t.Creds)
 	}
 	r.credentials(&t.Creds)
-	if c.p.Dumpable && t == &c.p.Threads[0] {
-		r.call(sysPrctl, prSetDumpable, 1)
+	if t != &c.p.Threads[0] {
+		r.count(c.changed)
+	} else {
+		// A change of credentials by any thread resets it.
+		if others := len(c.p.Threads) - 1; others > 0 {
+			r.waitFor(c.changed, uint32(others))
+		}
+		dumpable := uint64(0)
+		if c.p.Dumpable {
+			dumpable = 1
+		}
+		r.call(sysPrctl, prSetDumpable, dumpable)
 	}
 	if t.DeathSignal != 0 {
 		r.call(sysPrctl, prSetPdeathsig, uint64(t.DeathSignal))

@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"torpor/host"
@@ -74,20 +73,14 @@ func checkSession(p *ProcessSpec, byPID map[int]*ProcessSpec) string {
 // refuse names the descriptors that neither parking nor a script can carry.
 func (d *dump) refuse() error {
 	var reasons []string
-	pids := map[string]bool{}
 	for i, p := range d.tree.processes {
-		pids[fmt.Sprint(p.pid)] = true
 		for _, fd := range d.spec.Processes[i].Descriptors {
-			if reason := unparkable(fd); reason != "" {
+			if reason := unparkable(fd.info); reason != "" {
 				reasons = append(reasons, fmt.Sprintf("process %d (%s) has %s (descriptor %d)", p.pid, p.tasks[0].status.Name, reason, fd.FD))
 			}
 		}
 	}
-	locks, err := recordLocks(pids)
-	if err != nil {
-		return err
-	}
-	if reasons = append(reasons, locks...); len(reasons) > 0 {
+	if len(reasons) > 0 {
 		return &host.Refusal{Reasons: reasons}
 	}
 	return nil
@@ -95,7 +88,12 @@ func (d *dump) refuse() error {
 
 // unparkable says what is special about a descriptor that is bound to the
 // process that opened it.
-func unparkable(fd DescriptorSpec) string {
+func unparkable(fd proc.Descriptor) string {
+	if fd.RecordLock {
+		// It is gone with the process. flock(2) and open-file-description
+		// locks are parked.
+		return "a record lock on " + fd.Target
+	}
 	switch fd.Target {
 	case "anon_inode:[io_uring]":
 		return "an io_uring"
@@ -116,23 +114,6 @@ func unparkable(fd DescriptorSpec) string {
 		return "the device " + fd.Target
 	}
 	return ""
-}
-
-// recordLocks names the record locks of processes: they belong to the process
-// and are gone when it is. flock(2) and open-file-description locks are parked.
-func recordLocks(pids map[string]bool) ([]string, error) {
-	b, err := os.ReadFile("/proc/locks")
-	if err != nil {
-		return nil, fmt.Errorf("read locks: %w", err)
-	}
-	var reasons []string
-	for line := range strings.Lines(string(b)) {
-		fields := strings.Fields(line)
-		if len(fields) > 5 && fields[1] == "POSIX" && pids[fields[4]] {
-			reasons = append(reasons, fmt.Sprintf("process %s holds a record lock on inode %s", fields[4], fields[5]))
-		}
-	}
-	return reasons, nil
 }
 
 // ContainerTree lists the processes below a container's init, parents first.

@@ -208,7 +208,7 @@ func (r *restore) finish() error {
 		if leader == nil {
 			return fmt.Errorf("find process %d: not among the new ones", p.PID)
 		}
-		if _, err := ptrace.Inject(leader.tid, uint64(p.Call), sysMunmap, uint64(r.program.base), uint64(len(r.area))); err != nil {
+		if err := r.leaveArea(leader.tid, p); err != nil {
 			return err
 		}
 		for j := range p.Threads {
@@ -223,6 +223,25 @@ func (r *restore) finish() error {
 		r.report.PIDs = append(r.report.PIDs, leader.tid)
 	}
 	return nil
+}
+
+// leaveArea takes the area away. A program that ignores SIGTRAP does so again
+// first: the breakpoints of the script made the kernel forget it.
+func (r *restore) leaveArea(tid int, p *ProcessSpec) error {
+	insn := uint64(p.Call)
+	unmap := []uint64{uint64(r.program.base), uint64(len(r.area))}
+	for _, a := range p.SigActions {
+		if a.Signal != sigTrap || a.Handler != sigIgnore {
+			continue
+		}
+		if _, err := ptrace.InjectQuietly(tid, insn, sysRtSigaction, sigTrap, uint64(r.program.ignore), 0, 8); err != nil {
+			return err
+		}
+		_, err := ptrace.InjectQuietly(tid, insn, sysMunmap, unmap...)
+		return err
+	}
+	_, err := ptrace.Inject(tid, insn, sysMunmap, unmap...)
+	return err
 }
 
 // innerID asks /proc: a task's id in its own namespace is the last of NSpid.

@@ -64,9 +64,11 @@ type ProcessSpec struct {
 	Pending     []ptrace.SigInfo            `json:"pending,omitempty"` // of the whole process
 	Limits      [proc.LimitCount]proc.Limit `json:"limits"`
 
-	OOMScoreAdj    int  `json:"oom_score_adj"`
-	Dumpable       bool `json:"dumpable"`
-	ChildSubreaper bool `json:"child_subreaper"`
+	OOMScoreAdj    int    `json:"oom_score_adj"`
+	Personality    uint32 `json:"personality"`
+	Dumpable       bool   `json:"dumpable"`
+	NoHugePages    bool   `json:"no_huge_pages"` // PR_SET_THP_DISABLE
+	ChildSubreaper bool   `json:"child_subreaper"`
 
 	Threads []ThreadSpec `json:"threads"` // the leader first
 }
@@ -85,6 +87,7 @@ type ThreadSpec struct {
 	DeathSignal int              `json:"death_signal"`
 	Creds       Credentials      `json:"creds"`
 	Scheduling  proc.Scheduling  `json:"scheduling"`
+	TimerSlack  uint64           `json:"timer_slack_ns"`
 	Pending     []ptrace.SigInfo `json:"pending,omitempty"`
 }
 
@@ -106,6 +109,8 @@ type DescriptorSpec struct {
 	CloseOnExec bool   `json:"close_on_exec"`
 	Target      string `json:"target"`              // as in /proc/PID/fd
 	Connected   bool   `json:"connected,omitempty"` // a TCP socket with a peer
+
+	info proc.Descriptor // while dumping
 }
 
 // SigAction is struct kernel_sigaction of one signal.

@@ -44,6 +44,11 @@ const (
 	sysClone3         = 435
 	sysPidfdGetfd     = 438
 	sysBrk            = 12
+	sysShmctl         = 31
+	sysClone          = 56
+	sysVfork          = 58
+	sysPersonality    = 135
+	sysEpollCtl       = 233
 )
 
 // Flags and operations of those calls.
@@ -62,6 +67,8 @@ const (
 	mlockOnFault = 1
 	shmRemap     = 0x4000
 	shmReadOnly  = 0x1000
+	shmDest      = 0o1000
+	ipcStat      = 2
 
 	fGetFD        = 1
 	fSetFD        = 2
@@ -83,6 +90,10 @@ const (
 	prGetChildSubreaper = 37
 	prSetNoNewPrivs     = 38
 	prGetTIDAddress     = 40
+	prSetTimerSlack     = 29
+	prGetTimerSlack     = 30
+	prSetTHPDisable     = 41
+	prGetTHPDisable     = 42
 	prCapAmbient        = 47
 	prCapAmbientRaise   = 2
 	prTimerRestoreIDs   = 77
@@ -115,7 +126,9 @@ const (
 	sysMprotect      = 10
 	sysRtSigprocmask = 14
 
+	sigTrap         = 5
 	sigKill         = 9
+	sigIgnore       = 1 // SIG_IGN
 	sigStop         = 19
 	stackDisable    = 2 // SS_DISABLE
 	stackOnStack    = 1 // SS_ONSTACK

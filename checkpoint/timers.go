@@ -6,43 +6,52 @@ import (
 	"strings"
 
 	"torpor/host"
-	"torpor/kernel/ptrace"
 )
 
-// timers asks for interval and POSIX timers.
-func (c *collector) timers(spec *ProcessSpec) error {
-	leader := c.process.tasks[0].tid
-	for which := range spec.ITimers {
-		b, err := c.ask(leader, 32, sysGetitimer, uint64(which), uint64(c.scratch))
-		if err != nil {
-			return err
-		}
-		w := words(b)
-		spec.ITimers[which] = ITimer{int64(w[0]), int64(w[1]), int64(w[2]), int64(w[3])}
-	}
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/timers", c.process.pid))
+// readTimers reads the POSIX timers of a process but their settings.
+func readTimers(pid int) ([]TimerSpec, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/timers", pid))
 	if err != nil {
-		return fmt.Errorf("read timers: %w", err)
+		return nil, fmt.Errorf("read timers: %w", err)
 	}
-	timers, err := parseTimers(string(text))
-	if err != nil || len(timers) == 0 {
-		return err
+	return parseTimers(string(text))
+}
+
+// askTimers asks for the settings of interval and POSIX timers.
+func askTimers(q *inquiry, spec *ProcessSpec) []func() error {
+	var take []func() error
+	for which := range spec.ITimers {
+		a := q.ask(0, 32, 1, sysGetitimer, uint64(which), 0)
+		take = append(take, func() error {
+			w, err := a.words()
+			if err == nil {
+				spec.ITimers[which] = ITimer{int64(w[0]), int64(w[1]), int64(w[2]), int64(w[3])}
+			}
+			return err
+		})
+	}
+	if len(spec.Timers) == 0 {
+		return take
 	}
 	// Least kernel 6.15: before it a timer's id can not be chosen cheaply.
-	if _, err := ptrace.Inject(leader, c.insn, sysPrctl, prTimerRestoreIDs, 2); err != nil {
-		return &host.Refusal{Reasons: []string{fmt.Sprintf("process %d uses POSIX timers, which this kernel can not restore (Linux 6.15 can)", c.process.pid)}}
-	}
-	for i := range timers {
-		b, err := c.ask(leader, 32, sysTimerGettime, uint64(timers[i].ID), uint64(c.scratch))
-		if err != nil {
+	restorable := q.ask(0, 0, 0, sysPrctl, prTimerRestoreIDs, 2)
+	take = append(take, func() error {
+		if _, err := restorable.value(); err != nil {
+			return &host.Refusal{Reasons: []string{fmt.Sprintf("process %d uses POSIX timers, which this kernel can not restore (Linux 6.15 can)", q.process.pid)}}
+		}
+		return nil
+	})
+	for i := range spec.Timers {
+		a := q.ask(0, 32, 1, sysTimerGettime, uint64(spec.Timers[i].ID), 0)
+		take = append(take, func() error {
+			w, err := a.words()
+			for j := range w {
+				spec.Timers[i].Spec[j] = int64(w[j])
+			}
 			return err
-		}
-		for j, w := range words(b) {
-			timers[i].Spec[j] = int64(w)
-		}
+		})
 	}
-	spec.Timers = timers
-	return nil
+	return take
 }
 
 // parseTimers parses /proc/PID/timers:

@@ -26,7 +26,7 @@ var limitNames = [LimitCount]string{
 // Limits reads all resource limits of a process, by RLIMIT_* number. Unlike
 // prlimit(2) it needs no privilege over another user's process.
 func Limits(pid int) ([LimitCount]Limit, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/limits", pid))
 	if err != nil {
 		return [LimitCount]Limit{}, fmt.Errorf("read limits: %w", err)
 	}
@@ -120,7 +120,7 @@ func SetScheduling(tid int, s, was Scheduling) error {
 
 // OOMScoreAdj reads /proc/PID/oom_score_adj.
 func OOMScoreAdj(pid int) (int, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/oom_score_adj", pid))
 	if err != nil {
 		return 0, err
 	}

@@ -2,7 +2,6 @@ package proc
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -34,7 +33,7 @@ type Capabilities struct {
 
 // ReadStatus reads /proc/PID/task/TID/status; tid may equal pid.
 func ReadStatus(pid, tid int) (*Status, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/status", pid, tid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/task/%d/status", pid, tid))
 	if err != nil {
 		return nil, fmt.Errorf("read status: %w", err)
 	}

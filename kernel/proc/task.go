@@ -14,26 +14,6 @@ func Tasks(pid int) ([]int, error) { return numbers(fmt.Sprintf("/proc/%d/task",
 // Descriptors lists the open descriptors of a process, ascending.
 func Descriptors(pid int) ([]int, error) { return numbers(fmt.Sprintf("/proc/%d/fd", pid)) }
 
-func numbers(dir string) ([]int, error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var found []int
-	for _, name := range names {
-		if n, err := strconv.Atoi(name); err == nil {
-			found = append(found, n)
-		}
-	}
-	sort.Ints(found)
-	return found, nil
-}
-
 // Children lists the children of all threads of a process. Needs
 // CONFIG_PROC_CHILDREN.
 func Children(pid int) ([]int, error) {
@@ -43,7 +23,7 @@ func Children(pid int) ([]int, error) {
 	}
 	var found []int
 	for _, tid := range tids {
-		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, tid))
+		b, err := readFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, tid))
 		if err != nil {
 			return nil, err
 		}
@@ -92,6 +72,8 @@ type Descriptor struct {
 	CloseOnExec bool
 	OffsetBytes int64
 	Info        string // whole of fdinfo
+	// RecordLock says that the process holds a POSIX record lock through it.
+	RecordLock bool
 }
 
 // ReadDescriptor reads the link and fdinfo of one descriptor.
@@ -101,24 +83,46 @@ func ReadDescriptor(pid, fd int) (Descriptor, error) {
 	if d.Target, err = os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err != nil {
 		return d, err
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
+	b, err := readFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, fd))
 	if err != nil {
 		return d, err
 	}
-	d.Info = string(b)
-	for line := range strings.Lines(d.Info) {
+	return d, d.parseInfo(string(b))
+}
+
+// parseInfo parses the format of /proc/PID/fdinfo/FD. Locks are lines such as
+// "lock:\t1: POSIX  ADVISORY  WRITE 2634 fe:00:131 0 EOF". Reading them here
+// and not in /proc/locks saves 10 ms: that file waits for a grace period.
+func (d *Descriptor) parseInfo(text string) error {
+	d.Info = text
+	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(line, ":")
 		value = strings.TrimSpace(value)
 		switch key {
 		case "flags":
 			flags, err := strconv.ParseUint(value, 8, 64)
 			if err != nil {
-				return d, fmt.Errorf("parse fdinfo of %d: %w", fd, err)
+				return fmt.Errorf("parse fdinfo of %d: %w", d.FD, err)
 			}
 			d.CloseOnExec = flags&0o2000000 != 0
+		case "lock":
+			if fields := strings.Fields(value); len(fields) > 1 && fields[1] == "POSIX" {
+				d.RecordLock = true
+			}
 		case "pos":
 			d.OffsetBytes, _ = strconv.ParseInt(value, 10, 64)
 		}
 	}
-	return d, nil
+	return nil
+}
+
+// CurrentCall returns the number of the system call in which a task sleeps.
+// A task that runs or sleeps elsewhere is an error.
+func CurrentCall(tid int) (uint64, error) {
+	b, err := readFile(fmt.Sprintf("/proc/%d/syscall", tid))
+	if err != nil {
+		return 0, err
+	}
+	number, _, _ := strings.Cut(string(b), " ")
+	return strconv.ParseUint(number, 10, 64)
 }

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -55,7 +54,7 @@ func (v *VMA) String() string { return fmt.Sprintf("%x-%x %s", uint64(v.Start), 
 
 // VMAs reads /proc/PID/smaps.
 func VMAs(pid int) ([]VMA, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
 		return nil, fmt.Errorf("read mappings: %w", err)
 	}
@@ -65,7 +64,7 @@ func VMAs(pid int) ([]VMA, error) {
 // Maps reads /proc/PID/maps: VMAs without flags and sizes, several times
 // faster than VMAs.
 func Maps(pid int) ([]VMA, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	b, err := readFile(fmt.Sprintf("/proc/%d/maps", pid))
 	if err != nil {
 		return nil, fmt.Errorf("read mappings: %w", err)
 	}

@@ -58,6 +58,13 @@ func Step(tid int) error {
 	return err
 }
 
+// ToCall lets a stopped tracee run to the entry or the exit of its next system
+// call.
+func ToCall(tid int) error {
+	_, err := request("trace call of", unix.PTRACE_SYSCALL, tid, 0, 0)
+	return err
+}
+
 // Detach lets a stopped tracee go.
 func Detach(tid int) error {
 	_, err := request("detach", unix.PTRACE_DETACH, tid, 0, 0)
@@ -107,6 +114,7 @@ func SetXState(tid int, b []byte) error {
 func GetSigMask(tid int) (uint64, error) {
 	m := new(uint64)
 	_, err := request("get signal mask of", unix.PTRACE_GETSIGMASK, tid, 8, uintptr(unsafe.Pointer(m)))
+	runtime.KeepAlive(m)
 	return *m, err
 }
 
