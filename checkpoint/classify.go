@@ -158,13 +158,18 @@ func (m *mapping) takeGuards() {
 
 // takeAdvice notes the flags that madvise sets and that a new mapping lacks.
 func (m *mapping) takeAdvice() {
-	for flag, advice := range map[string]int{
-		"dc": madvDontFork, "wf": madvWipeOnFork, "mg": madvMergeable, "dd": madvDontDump,
+	for _, a := range []struct {
+		flag   string
+		advice int
+	}{
+		{"dc", madvDontFork}, {"wf", madvWipeOnFork}, {"mg", madvMergeable}, {"dd", madvDontDump},
+		{"hg", madvHugePage}, {"nh", madvNoHugePage},
 	} {
-		if m.vma.Has(flag) {
-			m.spec.Advice = append(m.spec.Advice, advice)
+		if m.vma.Has(a.flag) {
+			m.spec.Advice = append(m.spec.Advice, a.advice)
 		}
 	}
+	m.spec.Lock = m.vma.Has("lo")
 }
 
 // shared parks what a shared mapping shows.

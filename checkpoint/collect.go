@@ -233,7 +233,7 @@ func (c *collector) outside(spec *ProcessSpec) error {
 	if err != nil {
 		return err
 	}
-	spec.Layout = stat.Layout
+	spec.Layout, spec.terminal = stat.Layout, stat.TTY != 0
 	if spec.Auxv, err = os.ReadFile(fmt.Sprintf("/proc/%d/auxv", c.process.pid)); err != nil {
 		return fmt.Errorf("read auxiliary vector: %w", err)
 	}
@@ -346,7 +346,11 @@ func (c *collector) files(spec *ProcessSpec) error {
 		if err != nil {
 			return err
 		}
-		spec.Descriptors = append(spec.Descriptors, DescriptorSpec{FD: fd, Slot: slot, CloseOnExec: d.CloseOnExec, Target: d.Target, Connected: c.park.connected(slot), info: d})
+		owner, err := proc.FileOwner(c.park.fds[slot])
+		if err != nil {
+			return err
+		}
+		spec.Descriptors = append(spec.Descriptors, DescriptorSpec{Owner: owner, FD: fd, Slot: slot, CloseOnExec: d.CloseOnExec, Target: d.Target, Connected: c.park.connected(slot), info: d})
 	}
 	return nil
 }

@@ -204,6 +204,31 @@ func (c *processCompiler) files() {
 		c.descriptor(d)
 	}
 	c.drop(above)
+	for _, d := range descriptors {
+		for _, e := range d.Signals {
+			c.watchSignals(d.FD, e)
+		}
+	}
+}
+
+// watchSignals registers a signal descriptor again: its registration was with
+// the signals of the process that is gone.
+func (c *processCompiler) watchSignals(set int, e EventSpec) {
+	const remove, add = 2, 1
+	event := binary.LittleEndian.AppendUint32(nil, e.Events) // struct epoll_event, packed
+	event = binary.LittleEndian.AppendUint64(event, e.Data)
+	c.try(sysEpollCtl, uint64(set), remove, uint64(e.FD), 0)
+	c.try(sysEpollCtl, uint64(set), add, uint64(e.FD), uint64(c.s.data(event)))
+}
+
+// owners says again who gets the signals of open files: the owners that the
+// files remember are gone. A process that is not there yet does it itself.
+func (c *processCompiler) owners(r *routine) {
+	for _, d := range c.p.Descriptors {
+		if d.Owner.ID != 0 {
+			r.try(sysFcntl, uint64(d.FD), fSetOwnEx, uint64(c.s.words(uint64(uint32(d.Owner.Kind))|uint64(d.Owner.ID)<<32)))
+		}
+	}
 }
 
 func (c *processCompiler) descriptor(d DescriptorSpec) {

@@ -150,6 +150,10 @@ func (c *processCompiler) finish(v *VMASpec) {
 		c.call(sysMlock2, start, lenBytes, mlockOnFault)
 	}
 	for _, advice := range v.Advice {
+		if advice == madvHugePage || advice == madvNoHugePage || advice == madvMergeable {
+			c.try(sysMadvise, start, lenBytes, uint64(advice)) // hints; not for mappings of files
+			continue
+		}
 		c.call(sysMadvise, start, lenBytes, uint64(advice))
 	}
 	for _, g := range v.Guards {

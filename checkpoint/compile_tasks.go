@@ -151,6 +151,7 @@ func (c *processCompiler) tail(t *ThreadSpec, everything bool) *routine {
 		if others := len(c.p.Threads) - 1; others > 0 {
 			r.waitFor(c.changed, uint32(others))
 		}
+		c.owners(r.routine)
 		dumpable := uint64(0)
 		if c.p.Dumpable {
 			dumpable = 1

@@ -50,6 +50,7 @@ type dump struct {
 	image    *os.File
 	spec     *Spec
 	mappings []*mapping
+	handles  []*os.File // pidfds of the processes
 	slots    *slotTable
 	report   DumpReport
 	clock    time.Time
@@ -90,16 +91,17 @@ func (d *dump) run() (err error) {
 	if d.tree, err = freeze(d.List); err != nil {
 		return err
 	}
+	defer d.closeHandles()
 	if err := d.prepare(); err != nil {
 		return errors.Join(err, d.abort())
 	}
 	if d.LeaveRunning {
 		return d.tree.release()
 	}
-	if err := d.kill(); err != nil {
-		return err
-	}
-	return freeUnused(d.image, d.extents())
+	d.kill()
+	// The tree sleeps. Space that can not be given back now is at the next dump.
+	_ = freeUnused(d.image, d.extents())
+	return nil
 }
 
 // openImage opens or makes the pages image of the directory. One that a
@@ -122,7 +124,7 @@ func (d *dump) prepare() error {
 		name string
 		do   func() error
 	}{
-		{"freeze", func() error { return nil }},
+		{"freeze", d.openHandles},
 		{"collect", d.collect},
 		{"slots", d.assign},
 		{"write", d.write},
@@ -184,6 +186,9 @@ func (d *dump) collect() error {
 		d.spec.Processes = append(d.spec.Processes, *spec)
 	}
 	if err := d.relations(); err != nil {
+		return err
+	}
+	if err := d.connect(); err != nil {
 		return err
 	}
 	return d.refuse()
@@ -272,28 +277,67 @@ func (d *dump) parkAll() error {
 	return d.Holder.Park(d.park.fds)
 }
 
-// kill ends the tree and waits until every pid is free again.
-func (d *dump) kill() error {
-	handles := make([]*os.File, len(d.tree.processes))
-	for i, p := range d.tree.processes {
-		var err error
-		if handles[i], err = pidfd.Open(p.pid); err != nil {
+// openHandles refers to the processes by pidfds, before anything depends on it.
+func (d *dump) openHandles() error {
+	for _, p := range d.tree.processes {
+		h, err := pidfd.Open(p.pid)
+		if err != nil {
 			return err
 		}
-		defer handles[i].Close()
+		d.handles = append(d.handles, h)
+	}
+	return nil
+}
+
+func (d *dump) closeHandles() {
+	for _, h := range d.handles {
+		h.Close()
+	}
+}
+
+// kill ends the tree and waits until every pid is free again. From the commit
+// on the checkpoint is the truth: the tree must not run on, not even if this
+// process is killed now, and nothing is an error any more. What can not be
+// done to a process is because it is gone.
+func (d *dump) kill() {
+	for tid := range d.tree.seized {
+		_ = ptrace.SetOptions(tid, ptrace.OptSuspendSeccomp|ptrace.OptExitKill)
+	}
+	for i, p := range d.tree.processes {
+		dropRobustLists(p, &d.spec.Processes[i])
 	}
 	// Parents last: a parent that lives would see its child die.
-	for i := len(handles) - 1; i >= 0; i-- {
-		if err := pidfd.Kill(handles[i]); err != nil {
-			return err
+	for i := len(d.handles) - 1; i >= 0; i-- {
+		_ = pidfd.Kill(d.handles[i])
+	}
+	for i := len(d.handles) - 1; i >= 0; i-- {
+		_ = d.bury(d.tree.processes[i])
+	}
+	_ = d.phase("kill")
+}
+
+// dropRobustLists makes the kernel forget the lists of robust mutexes: at the
+// end of a task it would mark those held as orphaned, also in shared memory,
+// where the restored task needs them as they are.
+func dropRobustLists(p frozenProcess, spec *ProcessSpec) {
+	memory := proc.OpenMemory(p.pid)
+	defer memory.Close()
+	for i, t := range p.tasks {
+		list := spec.Threads[i].RobustList
+		if list == 0 {
+			continue
+		}
+		head := make([]byte, robustListBytes) // struct robust_list_head
+		if memory.ReadAt(head, list) != nil {
+			continue // then the kernel can not either
+		}
+		if w := words(head); w[0] == uint64(list) && w[2] == 0 {
+			continue // holds none
+		}
+		if ptrace.SetSigMask(t.tid, ^uint64(0)) == nil {
+			_, _ = ptrace.InjectQuietly(t.tid, uint64(spec.Call), sysSetRobustList, 0, robustListBytes)
 		}
 	}
-	for i := len(handles) - 1; i >= 0; i-- {
-		if err := d.bury(d.tree.processes[i]); err != nil {
-			return err
-		}
-	}
-	return d.phase("kill")
 }
 
 // bury takes the exit statuses that tracing owes us, and waits until the
@@ -313,9 +357,14 @@ func (d *dump) bury(p frozenProcess) error {
 			}
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); proc.Exists(p.pid); {
+	return awaitFree(p.pid)
+}
+
+// awaitFree waits until a dead process's parent has reaped it.
+func awaitFree(pid int) error {
+	for deadline := time.Now().Add(10 * time.Second); proc.Exists(pid); {
 		if time.Now().After(deadline) {
-			return fmt.Errorf("kill process %d: its parent does not reap it", p.pid)
+			return fmt.Errorf("kill process %d: its parent does not reap it", pid)
 		}
 		time.Sleep(50 * time.Microsecond)
 	}

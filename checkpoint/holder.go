@@ -34,12 +34,16 @@ type Holder struct {
 // Park gives duplicates of descriptors to the holder, in this order, behind
 // those already parked.
 func (h *Holder) Park(fds []int) error {
-	for len(fds) > 0 {
-		n := min(len(fds), passAtMost)
-		if _, err := h.send('p', fds[:n]); err != nil {
+	for sent := 0; sent < len(fds); {
+		n := min(len(fds)-sent, passAtMost)
+		held, err := h.send('p', fds[sent:sent+n])
+		if err != nil {
 			return err
 		}
-		fds = fds[n:]
+		if sent += n; held < sent {
+			// The kernel drops what exceeds the init's limit.
+			return fmt.Errorf("park %d descriptors: init holds %d: %w", sent, held, syscall.EMFILE)
+		}
 	}
 	return nil
 }

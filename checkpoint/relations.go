@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"torpor/host"
@@ -20,7 +21,10 @@ func (d *dump) relations() error {
 	if d.OwnSession {
 		ownSession(d.spec.Processes, byPID)
 	}
-	var reasons []string
+	reasons, err := d.separate()
+	if err != nil {
+		return err
+	}
 	for i, p := range d.tree.processes {
 		spec := &d.spec.Processes[i]
 		spec.Parent = inner[p.tasks[0].status.PPID]
@@ -32,6 +36,111 @@ func (d *dump) relations() error {
 		return &host.Refusal{Reasons: reasons}
 	}
 	return nil
+}
+
+// separate names what the script can not rebuild: processes in namespaces of
+// their own, and tasks that share less or more than threads and processes do.
+func (d *dump) separate() ([]string, error) {
+	var reasons []string
+	home, err := proc.NamespaceIDs(d.Holder.PID)
+	if err != nil {
+		return nil, err
+	}
+	for i, p := range d.tree.processes {
+		name := fmt.Sprintf("process %d (%s)", p.pid, p.tasks[0].status.Name)
+		ids, err := proc.NamespaceIDs(p.pid)
+		if err != nil {
+			return nil, err
+		}
+		for n := range ids {
+			if ids[n] != home[n] {
+				reasons = append(reasons, fmt.Sprintf("%s is in a %s namespace of its own", name, proc.NamespaceNames[n]))
+			}
+		}
+		if spec := &d.spec.Processes[i]; spec.terminal && spec.Session == spec.PID {
+			reasons = append(reasons, name+" controls a terminal, which would hang up")
+		}
+		for _, t := range p.tasks[1:] {
+			for _, what := range []proc.Resource{proc.ResourceDescriptors, proc.ResourceDirectories} {
+				if shared, ok, err := proc.Share(p.pid, t.tid, what); err != nil {
+					return nil, err
+				} else if ok && !shared {
+					reasons = append(reasons, fmt.Sprintf("%s has a thread %d with descriptors or directories of its own", name, t.tid))
+				}
+			}
+		}
+		if reason, err := d.sharesWithAnother(i); err != nil {
+			return nil, err
+		} else if reason != "" {
+			reasons = append(reasons, name+reason)
+		}
+	}
+	return reasons, nil
+}
+
+// sharesWithAnother says whether a process has something in common with an
+// earlier one of the tree.
+func (d *dump) sharesWithAnother(i int) (string, error) {
+	pid := d.tree.processes[i].pid
+	for _, other := range d.tree.processes[:i] {
+		for _, what := range []proc.Resource{proc.ResourceMemory, proc.ResourceDescriptors, proc.ResourceDirectories, proc.ResourceHandlers} {
+			if shared, _, err := proc.Share(pid, other.pid, what); err != nil {
+				return "", err
+			} else if shared {
+				return fmt.Sprintf(" shares memory, descriptors, directories or signal handlers with process %d", other.pid), nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// connect fills in what descriptors say about processes and each other.
+func (d *dump) connect() error {
+	inner := map[int32]int32{}
+	for i, p := range d.tree.processes {
+		for j := range p.tasks {
+			inner[int32(p.tasks[j].tid)] = int32(d.spec.Processes[i].Threads[j].TID)
+		}
+	}
+	for i := range d.spec.Processes {
+		descriptors := d.spec.Processes[i].Descriptors
+		signals := map[int]bool{}
+		for j := range descriptors {
+			fd := &descriptors[j]
+			signals[fd.FD] = fd.Target == "anon_inode:[signalfd]"
+			if fd.Owner.ID = inner[fd.Owner.ID]; fd.Owner.ID == 0 {
+				fd.Owner = proc.Owner{}
+			}
+		}
+		for j := range descriptors {
+			if descriptors[j].Target != "anon_inode:[eventpoll]" {
+				continue
+			}
+			events, err := parseEvents(descriptors[j].info.Info)
+			if err != nil {
+				return err
+			}
+			descriptors[j].Signals = slices.DeleteFunc(events, func(e EventSpec) bool { return !signals[e.FD] })
+		}
+	}
+	return nil
+}
+
+// parseEvents parses the lines of an epoll descriptor's fdinfo, such as
+// "tfd:        5 events:       19 data:                5  pos:0 ino:42 sdev:10".
+func parseEvents(info string) ([]EventSpec, error) {
+	var events []EventSpec
+	for line := range strings.Lines(info) {
+		if !strings.HasPrefix(line, "tfd:") {
+			continue
+		}
+		var e EventSpec
+		if _, err := fmt.Sscanf(line, "tfd: %d events: %x data: %x", &e.FD, &e.Events, &e.Data); err != nil {
+			return nil, fmt.Errorf("parse events: %q: %w", line, err)
+		}
+		events = append(events, e)
+	}
+	return events, nil
 }
 
 // ownSession gives the first process, and those that share its session or

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -12,8 +13,9 @@ import (
 	"torpor/kernel/ptrace"
 )
 
-// restoreLimit bounds a restore; past it the half-made processes are killed.
-const restoreLimit = 20 * time.Second
+// restoreLimit bounds a script; past it the half-made processes are killed. A
+// variable only for the test that waits for it.
+var restoreLimit = 20 * time.Second
 
 // RestoreOptions say how a stub becomes its tree.
 type RestoreOptions struct {
@@ -38,6 +40,9 @@ type restore struct {
 	ready  int
 	report RestoreReport
 	clock  time.Time
+
+	mu    sync.Mutex
+	known []int // the keys of tasks, for the watchdog
 }
 
 // restoredTask is a new task on its way through the script.
@@ -80,6 +85,7 @@ func (r *restore) run() error {
 		{"script", r.follow},
 		{"registers", r.finish},
 		{"verify", r.verify},
+		{"spare", r.spare},
 		{"commit", r.commit},
 	}
 	for _, step := range steps {
@@ -122,21 +128,34 @@ func (r *restore) seize() error {
 	return ptrace.Continue(r.PID, 0)
 }
 
-// follow lets the script run until every thread waits for its registers.
+// follow lets the script run until every thread waits for its registers. A
+// script that gets stuck is killed, which ends the wait.
 func (r *restore) follow() error {
-	for deadline := time.Now().Add(restoreLimit); r.ready < r.program.tasks; {
+	begun := time.Now()
+	watchdog := time.AfterFunc(restoreLimit, r.killKnown)
+	defer watchdog.Stop()
+	for r.ready < r.program.tasks {
 		stop, err := ptrace.Wait(-1)
+		if err == nil {
+			err = r.handle(stop)
+		}
+		if time.Since(begun) > restoreLimit {
+			return fmt.Errorf("run script: %d of %d threads ready after %s", r.ready, r.program.tasks, restoreLimit)
+		}
 		if err != nil {
 			return err
 		}
-		if err := r.handle(stop); err != nil {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("run script: %d of %d threads ready after %s", r.ready, r.program.tasks, restoreLimit)
-		}
 	}
 	return nil
+}
+
+// killKnown kills the stub and all tasks seen so far.
+func (r *restore) killKnown() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, tid := range append(r.known, r.PID) {
+		_ = syscall.Kill(tid, syscall.SIGKILL)
+	}
 }
 
 func (r *restore) handle(stop ptrace.Stop) error {
@@ -150,6 +169,9 @@ func (r *restore) handle(stop ptrace.Stop) error {
 	if task == nil {
 		task = &restoredTask{tid: stop.TID}
 		r.tasks[stop.TID] = task
+		r.mu.Lock()
+		r.known = append(r.known, stop.TID)
+		r.mu.Unlock()
 	}
 	switch {
 	case stop.Event() == ptrace.EventStop && !task.started:
@@ -317,26 +339,36 @@ func (r *restore) commit() error {
 	return r.Commit()
 }
 
-// detach lets the tree run. First every task loses the option that would kill
-// it with this process, so that from here on nothing of it can be lost.
+// spare takes the option from every task that would kill it with this process.
+// It comes before the commit, so that a whole tree is never lost: whoever finds
+// all its processes alive beside a checkpoint discards the checkpoint, and
+// otherwise kills what is there and restores again.
+func (r *restore) spare() error {
+	for tid := range r.tasks {
+		if err := ptrace.SetOptions(tid, ptrace.OptSuspendSeccomp); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// detach lets the tree run.
 func (r *restore) detach() error {
 	var errs []error
-	for tid := range r.tasks {
-		errs = append(errs, ptrace.SetOptions(tid, ptrace.OptSuspendSeccomp))
-	}
 	for tid := range r.tasks {
 		errs = append(errs, ignoreGone(ptrace.Detach(tid)))
 	}
 	return errors.Join(errs...)
 }
 
-// destroy kills what was made and waits for its end.
+// destroy kills what was made and waits until its pids are free.
 func (r *restore) destroy() error {
-	var errs []error
-	if err := syscall.Kill(r.PID, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
-		errs = append(errs, err)
-	}
+	gone := []int{r.PID}
 	for tid := range r.tasks {
+		gone = append(gone, tid)
+	}
+	var errs []error
+	for _, tid := range gone {
 		if err := syscall.Kill(tid, syscall.SIGKILL); err != nil && err != syscall.ESRCH {
 			errs = append(errs, err)
 		}
@@ -349,9 +381,15 @@ func (r *restore) destroy() error {
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
-		if stop.Event() != 0 && !stop.Gone() {
+		if !stop.Gone() {
 			// A task that was just being made: it dies when it goes on.
 			_ = syscall.Kill(stop.TID, syscall.SIGKILL)
+			gone = append(gone, stop.TID)
+		}
+	}
+	for _, tid := range gone {
+		if err := awaitFree(tid); err != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

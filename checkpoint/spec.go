@@ -71,6 +71,8 @@ type ProcessSpec struct {
 	ChildSubreaper bool   `json:"child_subreaper"`
 
 	Threads []ThreadSpec `json:"threads"` // the leader first
+
+	terminal bool // has a controlling terminal, while dumping
 }
 
 // ThreadSpec is one thread.
@@ -110,7 +112,19 @@ type DescriptorSpec struct {
 	Target      string `json:"target"`              // as in /proc/PID/fd
 	Connected   bool   `json:"connected,omitempty"` // a TCP socket with a peer
 
+	// Owner gets the file's signals; its ID is inside the tree.
+	Owner proc.Owner `json:"owner"`
+	// Signals are the signal descriptors that this set of events watches.
+	Signals []EventSpec `json:"signals,omitempty"`
+
 	info proc.Descriptor // while dumping
+}
+
+// EventSpec is one registration of an epoll descriptor.
+type EventSpec struct {
+	FD     int    `json:"fd"`
+	Events uint32 `json:"events"`
+	Data   uint64 `json:"data"`
 }
 
 // SigAction is struct kernel_sigaction of one signal.

@@ -73,6 +73,7 @@ const (
 	fGetFD        = 1
 	fSetFD        = 2
 	fDupFDCloexec = 1030
+	fSetOwnEx     = 15
 	fdCloexec     = 1
 	oCloexec      = 0x80000
 
