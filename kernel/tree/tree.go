@@ -106,6 +106,9 @@ func (t *Tree) IsDir(name string) (bool, error) {
 // entry is no error.
 func (t *Tree) Remove(name string) error {
 	fd, base, err := t.parent(name)
+	if err == unix.ENOENT {
+		return nil
+	}
 	if err != nil {
 		return wrap("remove", name, err)
 	}
