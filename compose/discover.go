@@ -78,7 +78,7 @@ func projectName(opts LoadOptions, o *origin) (string, error) {
 		}
 	}
 	if name = loader.NormalizeProjectName(name); name == "" {
-		return "", fmt.Errorf("name project in %s: %w: the directory gives no name; give one with -p or name:",
+		return "", fmt.Errorf("name project in %s: %w: the directory gives no name; name it with -p or with name in the file",
 			o.projectDir, host.ErrInvalid)
 	}
 	return name, nil

@@ -42,7 +42,8 @@ func parseDocument(file, name, base string, content []byte) (*document, error) {
 			return d, nil
 		}
 		if err != nil {
-			return nil, Problem{File: name, Line: lineOf(err.Error()), Kind: host.ErrInvalid, Reason: syntaxReason(err)}
+			line, reason := syntaxError(err.Error(), content)
+			return nil, Problem{File: name, Line: line, Kind: host.ErrInvalid, Reason: reason}
 		}
 		root := &node
 		if node.Kind == yaml.DocumentNode {
@@ -70,24 +71,29 @@ func openDocument(file, name, base string) (*document, error) {
 }
 
 var (
-	linePattern   = regexp.MustCompile(`\bline (\d+)`)
-	syntaxPattern = regexp.MustCompile(`^(go-)?yaml:\s*|\b(while |did |load |construct |unmarshal )?errors?:?\s*$|line \d+(, column \d+)?:?\s*`)
+	linePattern   = regexp.MustCompile(`\bline (\d+)(?:, column \d+)?: `)
+	offsetPattern = regexp.MustCompile(`\boffset (\d+): `)
 )
 
-// lineOf finds "line 12" in the text of a YAML error; 0 if there is none.
-func lineOf(text string) int {
-	m := linePattern.FindStringSubmatch(text)
-	if m == nil {
-		return 0
+// syntaxError splits the text of a YAML error into its line, 0 if there is
+// none, and what is wrong. The library counts lines from 0 in errors of its
+// parser and from 1 in those of its scanner.
+func syntaxError(text string, content []byte) (line int, reason string) {
+	text = strings.Join(strings.Fields(text), " ")
+	if m := offsetPattern.FindStringSubmatchIndex(text); m != nil {
+		offset, _ := strconv.Atoi(text[m[2]:m[3]])
+		return 1 + bytes.Count(content[:min(offset, len(content))], []byte("\n")), "yaml: " + text[m[1]:]
 	}
-	n, _ := strconv.Atoi(m[1])
-	return n
-}
-
-// syntaxReason is a YAML error's text without what a Problem says already.
-func syntaxReason(err error) string {
-	text := strings.TrimSpace(syntaxPattern.ReplaceAllString(err.Error(), ""))
-	return "yaml: " + strings.Join(strings.Fields(text), " ")
+	all := linePattern.FindAllStringSubmatchIndex(text, -1)
+	if all == nil {
+		return 0, "yaml: " + strings.TrimPrefix(text, "yaml: ")
+	}
+	m := all[len(all)-1]
+	line, _ = strconv.Atoi(text[m[2]:m[3]])
+	if strings.Contains(text, "while parsing ") {
+		line++
+	}
+	return line, "yaml: " + text[m[1]:]
 }
 
 // shownName is file as people see it: relative to dir where it lies below it.

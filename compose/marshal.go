@@ -196,7 +196,8 @@ func (m *mapping) texts(key string, values map[string]string) {
 // scalar is a text with $ doubled, so that Load leaves it alone.
 func scalar(text string) *yaml.Node {
 	n := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: strings.ReplaceAll(text, "$", "$$")}
-	if text == "<<" { // would be a merge
+	switch strings.ToLower(text) {
+	case "<<", "y", "n", "yes", "no", "on", "off": // a merge, or no text to readers of YAML 1.1
 		n.Style = yaml.DoubleQuotedStyle
 	}
 	return n

@@ -298,7 +298,7 @@ func marshalRestart(m *mapping, r host.RestartPolicy) {
 	}
 	condition := map[host.RestartMode]string{
 		host.RestartNo: "none", host.RestartOnFailure: "on-failure",
-		host.RestartAlways: "any", host.RestartUnlessStopped: "any",
+		host.RestartAlways: "any", host.RestartUnlessStopped: "unless-stopped",
 	}
 	policy, deploy := newMapping(), newMapping()
 	policy.text("condition", condition[r.Mode])

@@ -247,6 +247,8 @@ func (c *converter) restartPolicy(service string, p *types.RestartPolicy) host.R
 		policy.Mode = host.RestartOnFailure
 	case "none":
 		policy.Mode = host.RestartNo
+	case "unless-stopped": // not in the specification, but docker compose takes it
+		policy.Mode = host.RestartUnlessStopped
 	default:
 		c.invalid(c.key("services", service, "deploy", "restart_policy", "condition"),
 			"%q: want none, on-failure or any", p.Condition)
