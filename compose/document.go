@@ -93,7 +93,7 @@ func syntaxError(text string, content []byte) (line int, reason string) {
 	if strings.Contains(text, "while parsing ") {
 		line++
 	}
-	return line, "yaml: " + text[m[1]:]
+	return line, "yaml: " + strings.TrimPrefix(text[m[1]:], "yaml: ")
 }
 
 // shownName is file as people see it: relative to dir where it lies below it.

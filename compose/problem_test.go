@@ -157,6 +157,9 @@ services:
 		{"control character", "services:\n  a: {image: i}\n# \x01\n", `compose.yaml:3: yaml: control characters are not allowed`},
 		{"port", "services:\n  a:\n    image: i\n    ports: ['abc:80']\n", `compose.yaml:4: invalid hostPort: abc`},
 		{"include of nothing", "include: [none.yaml]\nservices: {a: {image: i}}\n", `compose.yaml:1: open DIR/none.yaml: no such file or directory`},
+		{"alias bomb", aliasBomb(), `compose.yaml:1: yaml: document contains excessive aliasing`},
+		{"alias of itself", "services:\n  a: &a {image: i, x-a: *a}\n", ""},
+		{"many ports", "services:\n  a:\n    image: i\n    expose: ['1-65535']\n", `compose.yaml:4: services.a.expose: 65535 ports, more than 4096: not supported`},
 		{"empty", "", `compose.yaml: empty compose file`},
 		{"list", "[a]", `compose.yaml: top-level object must be a mapping`},
 	} {
@@ -166,7 +169,7 @@ services:
 				t.Fatal("accepted")
 			}
 			text := strings.ReplaceAll(err.Error(), filepath.Dir(opts.Files[0]), "DIR")
-			if text != test.want && !(test.name == "cycle" && strings.Contains(text, test.want)) {
+			if test.want != "" && text != test.want && !(test.name == "cycle" && strings.Contains(text, test.want)) {
 				t.Errorf("error\n%s\nwant\n%s", text, test.want)
 			}
 		})
@@ -206,4 +209,14 @@ volumes: {models: {driver: rclone}}
 	if _, err = Load(context.Background(), opts); err == nil || !strings.Contains(err.Error(), "nobody") {
 		t.Errorf("unknown service: %v", err)
 	}
+}
+
+// aliasBomb is a small file that is 9 to the power of 8 items large.
+func aliasBomb() string {
+	text := "x-a: &a [x, x, x, x, x, x, x, x, x]\n"
+	for c := 'b'; c <= 'h'; c++ {
+		item := "*" + string(c-1)
+		text += "x-" + string(c) + ": &" + string(c) + " [" + strings.Repeat(item+", ", 8) + item + "]\n"
+	}
+	return text + "services: {a: {image: i, environment: *h}}\n"
 }
