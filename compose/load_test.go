@@ -169,7 +169,7 @@ func TestServiceKeys(t *testing.T) {
 
 		{`cap_add: [net_admin, CAP_SYS_TIME]`, func(s *spec) { s.CapAdd = []string{"NET_ADMIN", "SYS_TIME"} }},
 		{`cap_drop: [ALL]`, func(s *spec) { s.CapDrop = []string{"ALL"} }},
-		{`security_opt: ["no-new-privileges:true", "seccomp:unconfined", "seccomp=./p.json", "apparmor:x", "label:disable", "systempaths=unconfined"]`, func(s *spec) {
+		{`security_opt: ["no-new-privileges:true", "seccomp=builtin", "seccomp:unconfined", "seccomp=./p.json", "apparmor:x", "label:disable", "systempaths=unconfined"]`, func(s *spec) {
 			s.SecurityOpt = []string{"no-new-privileges", "seccomp=unconfined", "seccomp=DIR/p.json", "apparmor=x", "label=disable", "systempaths=unconfined"}
 		}},
 		{`devices: ["/dev/fuse", "/dev/a:/dev/b:r", {source: /dev/c, target: /dev/d, permissions: rw}]`, func(s *spec) {

@@ -161,8 +161,10 @@ func (c *converter) securityOption(service, option string) (string, bool) {
 		return "", false
 	case key == "systempaths" && value == "unconfined":
 		return "systempaths=unconfined", true
+	case key == "seccomp" && value == "builtin":
+		return "", false
 	case key == "seccomp" && value != "":
-		if value != "unconfined" && value != "builtin" {
+		if value != "unconfined" {
 			value = c.origin.absolute(at.position, value)
 		}
 		return "seccomp=" + value, true
