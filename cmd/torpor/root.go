@@ -60,6 +60,7 @@ func newRootCommand(env *environment) *cobra.Command {
 	root.SetErr(env.stderr)
 	root.AddCommand(
 		newBenchCommand(env),
+		newCheckCommand(env),
 		newDumpCommand(env),
 		newKeeperCommand(env),
 		newRestoreCommand(env),

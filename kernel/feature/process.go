@@ -1,0 +1,222 @@
+package feature
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"torpor/kernel/pidfd"
+	"torpor/kernel/proc"
+	"torpor/kernel/ptrace"
+)
+
+// newKernel is what to do when a kernel is too old.
+const newKernel = "boot a newer kernel, 6.8 or later (Debian 12: linux-image-amd64 from bookworm-backports)"
+
+// configured is what to do when a kernel was built without an option.
+func configured(options string) string {
+	return "boot a kernel with " + options + ", as those of Debian and Ubuntu are"
+}
+
+// outside is what to do when something around this process forbids it.
+const outside = "run torpor as root on the host or in a virtual machine, not in a container that restricts it"
+
+var processProbes = []probe{
+	{Feature{"amd64", true, "restoring registers and calling the kernel from restored processes",
+		"nothing works: only amd64 is supported", "use a machine with an x86-64 processor"}, tryArchitecture},
+	{Feature{"root", true, "making containers, tracing their processes, restoring their owners",
+		"no service can be started, put to sleep or woken", asRoot}, tryRoot},
+	{Feature{"ptrace", true, "stopping processes with their seccomp filters suspended (PTRACE_SEIZE, PTRACE_O_SUSPEND_SECCOMP)",
+		"no process can be dumped or restored", configured("CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP") + "; " + outside}, tryPtrace},
+	{Feature{"set-tid", true, "giving restored processes and threads their old ids (clone3 with set_tid)",
+		"no process can be restored", newKernel}, trySetTID},
+	{Feature{"pidfd", true, "parking descriptors of sleeping services (pidfd_open, pidfd_getfd)",
+		"connections of a sleeping service can not be kept open", newKernel}, tryPidfd},
+	{Feature{"setns", true, "restoring a process into the namespaces of its container (setns by pidfd)",
+		"no service can be woken", newKernel}, trySetns},
+	{Feature{"pid-namespaces", true, "keeping the ids of a sleeping service free",
+		"ids of a sleeping service may be taken by other processes", configured("CONFIG_PID_NS") + "; " + outside}, tryPIDNamespace},
+	{Feature{"seccomp-filter", true, "carrying seccomp filters over sleep (PTRACE_SECCOMP_GET_FILTER)",
+		"services with a seccomp filter, which is the default, can not sleep", configured("CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP_FILTER")}, trySeccompFilter},
+	{Feature{"rseq", true, "carrying restartable sequences over sleep (PTRACE_GET_RSEQ_CONFIGURATION)",
+		"programs with a C library of 2022 or later can not sleep", newKernel}, tryRseq},
+	{Feature{"children", true, "finding all processes of a service (/proc/PID/task/TID/children)",
+		"no process tree can be dumped", configured("CONFIG_PROC_CHILDREN")}, tryChildren},
+	{Feature{"kcmp", false, "telling what two processes share (kcmp)",
+		"processes that share memory or descriptors without being threads are not noticed and would be torn apart", configured("CONFIG_KCMP")}, tryKcmp},
+}
+
+func tryArchitecture(*machine) (string, error) { return "", checkArchitecture() }
+
+func checkArchitecture() error {
+	if runtime.GOARCH != "amd64" {
+		return fmt.Errorf("this is %s", runtime.GOARCH)
+	}
+	if size := os.Getpagesize(); size != proc.PageBytes {
+		return fmt.Errorf("a page has %d bytes", size)
+	}
+	return nil
+}
+
+// tryRoot looks for capabilities too: root of a container lacks them.
+func tryRoot(*machine) (string, error) {
+	if uid := os.Geteuid(); uid != 0 {
+		return "", fmt.Errorf("user id is %d", uid)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return "", fmt.Errorf("read capabilities: %w", err)
+	}
+	for name, bit := range map[string]int{"SYS_ADMIN": unix.CAP_SYS_ADMIN, "SYS_PTRACE": unix.CAP_SYS_PTRACE, "NET_ADMIN": unix.CAP_NET_ADMIN} {
+		if data[bit/32].Effective&(1<<(bit%32)) == 0 {
+			return "", fmt.Errorf("capability %s is missing", name)
+		}
+	}
+	return "", nil
+}
+
+func tryPtrace(m *machine) (string, error) {
+	return "", m.onSubject(func(s *subject) error { return s.seized })
+}
+
+// cloneArgs is struct clone_args of linux/sched.h, version 2.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackBytes, tls, setTID, setTIDLen uint64
+}
+
+func (a cloneArgs) bytes() []byte {
+	var b []byte
+	for _, v := range []uint64{a.flags, a.pidfd, a.childTID, a.parentTID, a.exitSignal, a.stack, a.stackBytes, a.tls, a.setTID, a.setTIDLen} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+// trySetTID makes a child of a given id. In the subject's own pid namespace it
+// is free and the child dies with the subject; outside it is not tried.
+func trySetTID(m *machine) (string, error) {
+	const wanted = 77
+	return "", m.onSubject(func(s *subject) error {
+		if !s.alone && os.Geteuid() != 0 {
+			return errNeedsRoot
+		}
+		if !s.alone {
+			return errors.New("try set_tid: there is no pid namespace to try it in")
+		}
+		args := cloneArgs{exitSignal: uint64(unix.SIGCHLD), setTID: dataAddr + 0x100, setTIDLen: 1}.bytes()
+		tid := binary.LittleEndian.AppendUint32(nil, wanted)
+		if err := errors.Join(s.mem.WriteAt(args, dataAddr), s.mem.WriteAt(tid, dataAddr+0x100)); err != nil {
+			return err
+		}
+		got, err := s.call(unix.SYS_CLONE3, dataAddr, uint64(len(args)))
+		if err == nil && got != wanted {
+			err = fmt.Errorf("clone3 made process %d, not %d", got, wanted)
+		}
+		return err
+	})
+}
+
+func tryPidfd(m *machine) (string, error) {
+	return "", m.onSubject(func(s *subject) error {
+		p, err := pidfd.Open(s.pid)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		fd, err := pidfd.GetFD(p, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	})
+}
+
+func trySetns(m *machine) (string, error) {
+	if m.subject == nil {
+		return "", m.subjectErr
+	}
+	p, err := pidfd.Open(m.subject.pid)
+	if err != nil {
+		return "", err
+	}
+	defer p.Close()
+	return "", onThread(func() error {
+		return os.NewSyscallError("setns", unix.Setns(int(p.Fd()), unix.CLONE_NEWUTS))
+	})
+}
+
+func tryPIDNamespace(m *machine) (string, error) {
+	return "", m.onSubject(func(s *subject) error {
+		if s.alone {
+			return nil
+		}
+		return os.NewSyscallError("clone", onThread(func() error { return unix.Unshare(unix.CLONE_NEWPID) }))
+	})
+}
+
+// trySeccompFilter installs a filter that allows everything and reads it back.
+func trySeccompFilter(m *machine) (string, error) {
+	const allow = "\x06\x00\x00\x00\x00\x00\xff\x7f" // struct sock_filter: return SECCOMP_RET_ALLOW
+	return "", m.onSubject(func(s *subject) error {
+		program := binary.LittleEndian.AppendUint64(nil, 1) // struct sock_fprog: length, address
+		program = binary.LittleEndian.AppendUint64(program, dataAddr+0x10)
+		if err := s.mem.WriteAt(append(program, allow...), dataAddr); err != nil {
+			return err
+		}
+		if _, err := s.call(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return err
+		}
+		if _, err := s.call(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, dataAddr); err != nil {
+			return err
+		}
+		got, err := ptrace.SeccompFilter(s.pid, 0)
+		if err == nil && string(got) != allow {
+			err = fmt.Errorf("read seccomp filter: %x is not what was installed", got)
+		}
+		return err
+	})
+}
+
+func tryRseq(m *machine) (string, error) {
+	return "", m.onSubject(func(s *subject) error {
+		_, err := ptrace.GetRseq(s.pid)
+		return err
+	})
+}
+
+func tryChildren(m *machine) (string, error) {
+	return "", m.onSubject(func(s *subject) error {
+		// The thread that started the subject is its parent only by chance.
+		tasks, err := proc.Tasks(os.Getpid())
+		if err != nil {
+			return err
+		}
+		for _, tid := range tasks {
+			b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", tid))
+			if errors.Is(err, os.ErrNotExist) && proc.Exists(tid) {
+				return err
+			}
+			if err == nil && slices.Contains(fields(b), fmt.Sprint(s.pid)) {
+				return nil
+			}
+		}
+		return fmt.Errorf("list children: process %d is not among them", s.pid)
+	})
+}
+
+func tryKcmp(m *machine) (string, error) {
+	return "", m.onSubject(func(s *subject) error {
+		_, ok, err := proc.Share(os.Getpid(), s.pid, proc.ResourceMemory)
+		if err == nil && !ok {
+			err = os.NewSyscallError("kcmp", syscall.ENOSYS)
+		}
+		return err
+	})
+}
