@@ -1,4 +1,4 @@
-package torpor
+package torpor_test
 
 import (
 	"fmt"
@@ -6,30 +6,53 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"unicode"
 )
 
-// source is one Go file of the tree.
+// levels order the first elements of package paths: imports point down. Parts
+// are on one level and do not import each other; internal is test support that
+// benchmarks use too.
+var levels = map[string]int{
+	"cmd":    7,
+	"daemon": 6, "bench": 6,
+	"keeper":   5,
+	"internal": 4,
+	"compose":  3, "container": 3, "image": 3, "checkpoint": 3, "socket": 3,
+	"block": 3, "vm": 3, "patch": 3, "guard": 3, "attest": 3,
+	"kernel": 2,
+	"host":   1,
+}
+
+const partLevel = 3
+
+// source is one parsed Go file.
 type source struct {
-	name string // relative to the root
-	dir  string // "." for the root
-	test bool
-	tree *ast.File
+	path string // slash-separated, from the root of the tree
+	file *ast.File
 	set  *token.FileSet
 }
 
-func (s *source) at(n ast.Node) string {
-	return fmt.Sprintf("%s:%d", s.name, s.set.Position(n.Pos()).Line)
+func (s *source) test() bool   { return strings.HasSuffix(s.path, "_test.go") }
+func (s *source) dir() string  { return path.Dir(s.path) }
+func (s *source) part() string { return first(s.dir()) }
+func (s *source) lines() int   { return s.set.Position(s.file.FileEnd).Line }
+
+func (s *source) at(p token.Pos) string {
+	return fmt.Sprintf("%s:%d", s.path, s.set.Position(p).Line)
 }
 
-// sources parses every Go file that the go command would build somewhere.
+func first(dir string) string {
+	name, _, _ := strings.Cut(dir, "/")
+	return name
+}
+
+// sources parses the tree.
 func sources(t *testing.T) []*source {
 	t.Helper()
 	var all []*source
@@ -37,26 +60,17 @@ func sources(t *testing.T) []*source {
 		if err != nil {
 			return err
 		}
-		base := d.Name()
-		if d.IsDir() {
-			if name != "." && (base == "testdata" || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_")) {
-				return fs.SkipDir
-			}
+		hidden := len(name) > 1 && strings.HasPrefix(d.Name(), ".")
+		if d.IsDir() && (hidden || d.Name() == "testdata" || d.Name() == "examples") {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(name, ".go") || hidden {
 			return nil
 		}
-		if !strings.HasSuffix(base, ".go") || strings.HasPrefix(base, ".") || strings.HasPrefix(base, "_") {
-			return nil
-		}
-		set := token.NewFileSet()
-		tree, err := parser.ParseFile(set, name, nil, parser.ParseComments|parser.SkipObjectResolution)
-		if os.IsNotExist(err) {
-			return nil // an editor's file
-		}
-		if err != nil {
-			return err
-		}
-		all = append(all, &source{name: name, dir: path.Dir(name), test: strings.HasSuffix(base, "_test.go"), tree: tree, set: set})
-		return nil
+		s := &source{path: filepath.ToSlash(name), set: token.NewFileSet()}
+		s.file, err = parser.ParseFile(s.set, name, nil, parser.ParseComments|parser.SkipObjectResolution)
+		all = append(all, s)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,210 +78,165 @@ func sources(t *testing.T) []*source {
 	return all
 }
 
-// shout reports every breach of a rule in one list.
-func shout(t *testing.T, rule string, breaches []string) {
-	t.Helper()
-	if len(breaches) > 0 {
-		slices.Sort(breaches)
-		t.Errorf("%s:\n\t%s", rule, strings.Join(breaches, "\n\t"))
-	}
-}
-
-func imports(s *source) []string {
-	var names []string
-	for _, spec := range s.tree.Imports {
-		name, err := strconv.Unquote(spec.Path.Value)
-		if err == nil {
-			names = append(names, name)
+// imports calls f with each import path.
+func (s *source) imports(f func(at, importPath string)) {
+	for _, spec := range s.file.Imports {
+		if importPath, err := strconv.Unquote(spec.Path.Value); err == nil {
+			f(s.at(spec.Pos()), importPath)
 		}
 	}
-	return names
 }
 
 func TestPackagesAreDocumented(t *testing.T) {
 	documented := map[string]bool{}
 	for _, s := range sources(t) {
-		if s.test {
+		if s.test() {
 			continue
 		}
-		want := "Package " + s.tree.Name.Name + " "
-		if s.tree.Name.Name == "main" {
-			want = "Command " + path.Base(s.dir) + " "
-		}
-		documented[s.dir] = documented[s.dir] || strings.HasPrefix(s.tree.Doc.Text(), want)
+		documented[s.dir()] = documented[s.dir()] || s.file.Doc.Text() != ""
 	}
-	var breaches []string
 	for dir, ok := range documented {
 		if !ok {
-			breaches = append(breaches, dir)
+			t.Errorf("%s: no package comment", dir)
 		}
 	}
-	shout(t, "packages without a comment that starts with their name", breaches)
-}
-
-func TestPackageNames(t *testing.T) {
-	vague := []string{"util", "utils", "common", "helper", "helpers", "misc", "shared", "base", "types"}
-	var breaches []string
-	for _, s := range sources(t) {
-		if slices.Contains(vague, s.tree.Name.Name) || slices.Contains(vague, path.Base(s.dir)) {
-			breaches = append(breaches, s.name)
-		}
-	}
-	shout(t, "packages named after nothing; put the code with its noun", breaches)
-}
-
-// layer is the height of a package: imports go down. Packages of one layer do
-// not import each other unless one is inside the other, as checkpoint/blob is
-// in checkpoint; keeper may be used by daemon, which runs it.
-func layer(dir string) int {
-	first, _, _ := strings.Cut(dir, "/")
-	switch first {
-	case "host":
-		return 0
-	case "kernel":
-		return 1
-	case "daemon", "bench":
-		return 4
-	case "keeper":
-		return 3
-	case "cmd":
-		return 5
-	case "internal", "demo", "examples", "docs", "packaging", ".":
-		return -1 // of tests: may import all, and only tests import it
-	}
-	return 2 // the parts
 }
 
 func TestImportsPointDown(t *testing.T) {
-	var breaches []string
 	for _, s := range sources(t) {
-		from := layer(s.dir)
-		if from < 0 || s.test {
-			continue // tests put parts together
+		if s.test() || s.dir() == "." {
+			continue
 		}
-		for _, name := range imports(s) {
-			to, ours := strings.CutPrefix(name, "torpor/")
+		from, known := levels[s.part()]
+		if !known {
+			t.Errorf("%s: %s has no level in rules_test.go", s.path, s.part())
+			continue
+		}
+		s.imports(func(at, importPath string) {
+			inner, ours := strings.CutPrefix(importPath, "torpor/")
 			if !ours {
-				continue
+				if s.part() == "host" && strings.Contains(first(importPath), ".") {
+					t.Errorf("%s: host imports %s; it has the standard library only", at, importPath)
+				}
+				return
 			}
-			sameTop := topOf(s.dir) == topOf(to)
-			switch down := layer(to); {
-			case strings.HasPrefix(to, "internal/") && s.dir == "bench":
-				// measures what tests start
-			case down < 0, down > from, down == from && !sameTop:
-				breaches = append(breaches, s.name+" imports "+name)
+			to := levels[first(inner)]
+			switch {
+			case first(inner) == s.part():
+			case to == partLevel && from == partLevel:
+				t.Errorf("%s: part %s imports part %s; the daemon hands it what it needs", at, s.part(), inner)
+			case to >= from:
+				t.Errorf("%s: %s imports %s, which is not below it", at, s.part(), inner)
 			}
-		}
+		})
 	}
-	shout(t, "imports against cmd -> daemon, bench -> keeper -> parts -> kernel -> host", breaches)
-}
-
-func topOf(dir string) string {
-	first, _, _ := strings.Cut(dir, "/")
-	return first
 }
 
 func TestSystemCallsHaveOneDoor(t *testing.T) {
-	var breaches []string
 	for _, s := range sources(t) {
-		if s.test || topOf(s.dir) == "kernel" {
-			continue
-		}
-		if slices.Contains(imports(s), "golang.org/x/sys/unix") {
-			breaches = append(breaches, s.name)
-		}
-	}
-	shout(t, "golang.org/x/sys/unix imported outside kernel", breaches)
-}
-
-func TestUnsafeIsNamed(t *testing.T) {
-	var breaches []string
-	for _, s := range sources(t) {
-		named := strings.HasSuffix(s.name, "_unsafe.go") || strings.HasSuffix(s.name, "_unsafe_test.go")
-		if slices.Contains(imports(s), "unsafe") && !named {
-			breaches = append(breaches, s.name)
-		}
-	}
-	shout(t, "unsafe imported by files that are not named *_unsafe.go", breaches)
-}
-
-func TestHostIsPlain(t *testing.T) {
-	var breaches []string
-	for _, s := range sources(t) {
-		if s.dir != "host" || s.test {
-			continue
-		}
-		for _, name := range imports(s) {
-			if strings.Contains(name, ".") || strings.HasPrefix(name, "torpor/") {
-				breaches = append(breaches, s.name+" imports "+name)
+		s.imports(func(at, importPath string) {
+			if importPath == "golang.org/x/sys/unix" && s.part() != "kernel" && !s.test() {
+				t.Errorf("%s: %s is imported below kernel only", at, importPath)
 			}
-		}
+			if importPath == "unsafe" && !strings.HasSuffix(s.path, "_unsafe.go") && !s.test() {
+				t.Errorf("%s: unsafe is imported in files named *_unsafe.go only", at)
+			}
+		})
 	}
-	shout(t, "host imports more than the standard library", breaches)
 }
 
-// vagueError finds what adds no news to an error; "verb object: cause" does.
-var vagueError = regexp.MustCompile(`(?i)\b(failed to|unable to|could not|couldn't|cannot)\b|^error |^failed\b`)
-
-func TestErrorsAreSpecific(t *testing.T) {
-	var breaches []string
+func TestPartsDoNotLog(t *testing.T) {
 	for _, s := range sources(t) {
-		if s.test {
+		if s.test() || levels[s.part()] > partLevel {
 			continue
 		}
-		ast.Inspect(s.tree, func(n ast.Node) bool {
-			call, ok := n.(*ast.CallExpr)
-			if !ok || !makesError(call) || len(call.Args) == 0 {
+		s.imports(func(at, importPath string) {
+			if importPath == "log" || importPath == "log/slog" {
+				t.Errorf("%s: parts return errors and events; the daemon logs", at)
+			}
+		})
+	}
+}
+
+// vague words say that something went wrong, which an error says anyway.
+var vague = []string{"failed to", "unable to", "could not", "error while", "error occurred", "something went wrong", "unexpected error"}
+
+func TestErrorsNameWhatWasDone(t *testing.T) {
+	for _, s := range sources(t) {
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			text, at, ok := errorText(n)
+			if !ok || s.test() {
 				return true
 			}
-			literal, ok := call.Args[0].(*ast.BasicLit)
-			if !ok || literal.Kind != token.STRING {
-				return true
+			for _, words := range vague {
+				if strings.Contains(strings.ToLower(text), words) {
+					t.Errorf("%s: error text %q: say `verb object: cause`", s.at(at), text)
+				}
 			}
-			text, err := strconv.Unquote(literal.Value)
-			if err == nil && (vagueError.MatchString(text) || startsUpper(text)) {
-				breaches = append(breaches, s.at(call)+": "+text)
+			runes := []rune(text)
+			if len(runes) > 1 && unicode.IsUpper(runes[0]) && unicode.IsLower(runes[1]) {
+				t.Errorf("%s: error text %q starts with a capital", s.at(at), text)
+			}
+			if strings.HasSuffix(text, ".") || strings.HasSuffix(text, "\n") {
+				t.Errorf("%s: error text %q ends like a sentence", s.at(at), text)
 			}
 			return true
 		})
 	}
-	shout(t, `error texts that are not lower-case "verb object: cause"`, breaches)
 }
 
-func makesError(call *ast.CallExpr) bool {
-	fun, ok := call.Fun.(*ast.SelectorExpr)
-	if !ok {
-		return false
+// errorText returns the literal given to errors.New or fmt.Errorf.
+func errorText(n ast.Node) (string, token.Pos, bool) {
+	call, ok := n.(*ast.CallExpr)
+	if !ok || len(call.Args) == 0 {
+		return "", 0, false
 	}
-	from, ok := fun.X.(*ast.Ident)
-	return ok && (from.Name == "errors" && fun.Sel.Name == "New" || from.Name == "fmt" && fun.Sel.Name == "Errorf")
+	selector, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok {
+		return "", 0, false
+	}
+	pkg, ok := selector.X.(*ast.Ident)
+	if !ok || !slices.Contains([]string{"errors.New", "fmt.Errorf"}, pkg.Name+"."+selector.Sel.Name) {
+		return "", 0, false
+	}
+	literal, ok := call.Args[0].(*ast.BasicLit)
+	if !ok || literal.Kind != token.STRING {
+		return "", 0, false
+	}
+	text, err := strconv.Unquote(literal.Value)
+	return text, literal.Pos(), err == nil
 }
 
-// startsUpper spares names such as EOF and HTTP.
-func startsUpper(text string) bool {
-	return len(text) > 1 && text[0] >= 'A' && text[0] <= 'Z' && text[1] >= 'a' && text[1] <= 'z' &&
-		!strings.HasPrefix(text, "Torpor")
-}
-
-func TestExportedNamesAreDocumented(t *testing.T) {
-	var breaches []string
+func TestPackageNamesSayWhatIsInside(t *testing.T) {
+	vague := []string{"util", "utils", "common", "helper", "helpers", "misc", "shared", "base", "types", "lib", "core"}
 	for _, s := range sources(t) {
-		if s.test || s.tree.Name.Name == "main" {
-			continue
-		}
-		for _, decl := range s.tree.Decls {
-			for _, name := range undocumented(decl) {
-				breaches = append(breaches, s.at(decl)+": "+name)
+		for _, name := range []string{s.file.Name.Name, path.Base(s.dir())} {
+			if slices.Contains(vague, name) {
+				t.Errorf("%s: package %s: put it with its noun", s.path, name)
 			}
 		}
 	}
-	shout(t, "exported names without a comment", breaches)
 }
 
-func undocumented(decl ast.Decl) []string {
-	switch d := decl.(type) {
+func TestExportedNamesAreDocumented(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test() || s.file.Name.Name == "main" {
+			continue
+		}
+		for _, d := range s.file.Decls {
+			for _, name := range undocumented(d) {
+				t.Errorf("%s: exported %s has no comment", s.at(d.Pos()), name)
+			}
+		}
+	}
+}
+
+// undocumented lists the exported names of a declaration that have no comment:
+// their own, one behind them, or that of their group.
+func undocumented(d ast.Decl) []string {
+	switch d := d.(type) {
 	case *ast.FuncDecl:
-		if d.Name.IsExported() && d.Doc == nil && exportedReceiver(d) && !wellKnown(d) {
+		if d.Name.IsExported() && d.Doc == nil && (d.Recv == nil || exportedReceiver(d) && !wellKnown[d.Name.Name]) {
 			return []string{d.Name.Name}
 		}
 	case *ast.GenDecl:
@@ -275,17 +244,12 @@ func undocumented(decl ast.Decl) []string {
 		for _, spec := range d.Specs {
 			switch spec := spec.(type) {
 			case *ast.TypeSpec:
-				if spec.Name.IsExported() && d.Doc == nil && spec.Doc == nil {
+				if spec.Name.IsExported() && d.Doc == nil && spec.Doc == nil && spec.Comment == nil {
 					names = append(names, spec.Name.Name)
 				}
 			case *ast.ValueSpec:
-				if d.Doc != nil || spec.Doc != nil || spec.Comment != nil {
-					continue
-				}
-				for _, name := range spec.Names {
-					if name.IsExported() {
-						names = append(names, name.Name)
-					}
+				if i := slices.IndexFunc(spec.Names, (*ast.Ident).IsExported); i >= 0 && d.Doc == nil && spec.Doc == nil && spec.Comment == nil {
+					names = append(names, spec.Names[i].Name)
 				}
 			}
 		}
@@ -294,30 +258,49 @@ func undocumented(decl ast.Decl) []string {
 	return nil
 }
 
+// wellKnown methods say nothing more than the interface they are for.
+var wellKnown = map[string]bool{"Error": true, "String": true, "Unwrap": true, "MarshalJSON": true, "UnmarshalJSON": true}
+
 func exportedReceiver(d *ast.FuncDecl) bool {
-	if d.Recv == nil || len(d.Recv.List) == 0 {
-		return true
-	}
-	kind := d.Recv.List[0].Type
+	x := d.Recv.List[0].Type
 	for {
-		switch k := kind.(type) {
+		switch typed := x.(type) {
 		case *ast.StarExpr:
-			kind = k.X
-			continue
+			x = typed.X
 		case *ast.IndexExpr:
-			kind = k.X
-			continue
+			x = typed.X
+		case *ast.IndexListExpr:
+			x = typed.X
 		case *ast.Ident:
-			return k.IsExported()
+			return typed.IsExported()
+		default:
+			return false
 		}
-		return true
 	}
 }
 
-// wellKnown are methods whose interface says what they do.
-func wellKnown(d *ast.FuncDecl) bool {
-	return d.Recv != nil && slices.Contains([]string{
-		"Error", "Unwrap", "Is", "As", "String", "Len", "Less", "Swap", "Read", "Write", "Close",
-		"MarshalJSON", "UnmarshalJSON", "MarshalText", "UnmarshalText", "ServeHTTP",
-	}, d.Name.Name)
+func TestNothingIsLeftToDo(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, group := range s.file.Comments {
+			for _, c := range group.List {
+				if strings.Contains(c.Text, "TO"+"DO") || strings.Contains(c.Text, "FIX"+"ME") {
+					t.Errorf("%s: what is missing belongs in an issue, not in a comment", s.at(c.Pos()))
+				}
+			}
+		}
+	}
+}
+
+// TestFilesAreShort hints at files that may hold two nouns, and refuses those
+// that surely do.
+func TestFilesAreShort(t *testing.T) {
+	const hint, limit = 500, 1000
+	for _, s := range sources(t) {
+		switch n := s.lines(); {
+		case n > limit:
+			t.Errorf("%s has %d lines: split it by noun", s.path, n)
+		case n > hint:
+			t.Logf("%s has %d lines: does it hold two nouns?", s.path, n)
+		}
+	}
 }
