@@ -2,11 +2,9 @@ package keeper
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"net/url"
 
@@ -14,16 +12,12 @@ import (
 )
 
 // Client talks to a keeper. It may be used from several goroutines at once.
-type Client struct{ http *http.Client }
+type Client struct{ wire *Wire }
 
 // Dial returns a client of the keeper at a socket, and an error if none
 // answers there.
 func Dial(ctx context.Context, socketPath string) (*Client, error) {
-	c := &Client{&http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socketPath)
-		},
-	}}}
+	c := &Client{NewWire(socketPath)}
 	if _, err := c.Status(ctx); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("reach keeper at %s: %w", socketPath, err)
@@ -32,48 +26,51 @@ func Dial(ctx context.Context, socketPath string) (*Client, error) {
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() { c.wire.Close() }
 
 // Adopt hands a container to the keeper: logs are copied, its exit is watched,
 // it falls asleep. Doing it again changes the settings.
 func (c *Client) Adopt(ctx context.Context, t Target) error {
-	return c.call(ctx, http.MethodPost, "/v1/adopt", t, nil)
+	return c.wire.Call(ctx, http.MethodPost, "/v1/adopt", t, nil)
 }
 
 // Forget ends the care for a container and drops its checkpoint. An unknown
 // one is not an error.
 func (c *Client) Forget(ctx context.Context, id host.ContainerID) error {
-	return c.call(ctx, http.MethodPost, path(id, "forget"), nil, nil)
+	return c.wire.Call(ctx, http.MethodPost, path(id, "forget"), nil, nil)
 }
 
 // Sleep puts a service to sleep. A *host.Refusal says why it can not; it then
 // runs on unharmed.
 func (c *Client) Sleep(ctx context.Context, id host.ContainerID) (SleepReport, error) {
 	var report SleepReport
-	return report, c.call(ctx, http.MethodPost, path(id, "sleep"), nil, &report)
+	err := c.wire.Call(ctx, http.MethodPost, path(id, "sleep"), nil, &report)
+	return report, err
 }
 
 // Wake wakes a service; the reason is shown to people.
 func (c *Client) Wake(ctx context.Context, id host.ContainerID, reason string) (WakeReport, error) {
 	var report WakeReport
-	return report, c.call(ctx, http.MethodPost, path(id, "wake")+"?reason="+url.QueryEscape(reason), nil, &report)
+	err := c.wire.Call(ctx, http.MethodPost, path(id, "wake")+"?reason="+url.QueryEscape(reason), nil, &report)
+	return report, err
 }
 
 // Activity begins a new quiet time: somebody uses the service by other means
 // than packets.
 func (c *Client) Activity(ctx context.Context, id host.ContainerID) error {
-	return c.call(ctx, http.MethodPost, path(id, "activity"), nil, nil)
+	return c.wire.Call(ctx, http.MethodPost, path(id, "activity"), nil, nil)
 }
 
 // Status returns what the keeper knows of its containers.
 func (c *Client) Status(ctx context.Context) ([]Status, error) {
 	var all []Status
-	return all, c.call(ctx, http.MethodGet, "/v1/status", nil, &all)
+	err := c.wire.Call(ctx, http.MethodGet, "/v1/status", nil, &all)
+	return all, err
 }
 
 // Watch calls f for each event until the context ends or the keeper goes.
 func (c *Client) Watch(ctx context.Context, f func(host.Event)) error {
-	response, err := c.send(ctx, http.MethodGet, "/v1/events", nil)
+	response, err := c.wire.Send(ctx, http.MethodGet, "/v1/events", nil)
 	if err != nil {
 		return err
 	}
@@ -91,44 +88,4 @@ func (c *Client) Watch(ctx context.Context, f func(host.Event)) error {
 
 func path(id host.ContainerID, verb string) string {
 	return "/v1/" + url.PathEscape(string(id)) + "/" + verb
-}
-
-func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
-	response, err := c.send(ctx, method, path, in)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if out == nil {
-		return nil
-	}
-	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
-		return fmt.Errorf("decode keeper's answer: %w", err)
-	}
-	return nil
-}
-
-// send returns the response of a successful request; the caller closes it.
-func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://keeper"+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode == http.StatusOK {
-		return response, nil
-	}
-	defer response.Body.Close()
-	var f failure
-	if err := json.NewDecoder(response.Body).Decode(&f); err != nil {
-		return nil, fmt.Errorf("keeper answered %s", response.Status)
-	}
-	return nil, f.err()
 }

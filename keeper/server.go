@@ -110,13 +110,13 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/adopt", func(w http.ResponseWriter, r *http.Request) {
 		var target Target
 		if err := json.NewDecoder(r.Body).Decode(&target); err != nil {
-			answer(w, nil, fmt.Errorf("decode target: %w: %w", err, host.ErrInvalid))
+			Answer(w, nil, fmt.Errorf("decode target: %w: %w", err, host.ErrInvalid))
 			return
 		}
-		answer(w, nil, s.adopt(r.Context(), target))
+		Answer(w, nil, s.adopt(r.Context(), target))
 	})
 	mux.HandleFunc("POST /v1/{id}/forget", func(w http.ResponseWriter, r *http.Request) {
-		answer(w, nil, s.forget(r.Context(), host.ContainerID(r.PathValue("id"))))
+		Answer(w, nil, s.forget(r.Context(), host.ContainerID(r.PathValue("id"))))
 	})
 	mux.HandleFunc("POST /v1/{id}/sleep", s.on(func(svc *service, _ *http.Request) (any, error) { return svc.sleep() }))
 	mux.HandleFunc("POST /v1/{id}/wake", s.on(func(svc *service, r *http.Request) (any, error) { return svc.wake(r.URL.Query().Get("reason")) }))
@@ -124,7 +124,7 @@ func (s *Server) routes() http.Handler {
 		svc.idle.active(time.Now(), "used by a command")
 		return nil, nil
 	}))
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { answer(w, s.Status(), nil) })
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { Answer(w, s.Status(), nil) })
 	mux.HandleFunc("GET /v1/events", s.streamEvents)
 	return mux
 }
@@ -134,7 +134,7 @@ func (s *Server) on(f func(*service, *http.Request) (any, error)) http.HandlerFu
 	return func(w http.ResponseWriter, r *http.Request) {
 		svc := s.find(host.ContainerID(r.PathValue("id")))
 		if svc == nil {
-			answer(w, nil, fmt.Errorf("reach %s: %w", r.PathValue("id"), host.ErrNotFound))
+			Answer(w, nil, fmt.Errorf("reach %s: %w", r.PathValue("id"), host.ErrNotFound))
 			return
 		}
 		var result any
@@ -142,7 +142,7 @@ func (s *Server) on(f func(*service, *http.Request) (any, error)) http.HandlerFu
 		if err := svc.do(r.Context(), func() { result, failed = f(svc, r) }); err != nil {
 			failed = err
 		}
-		answer(w, result, failed)
+		Answer(w, result, failed)
 	}
 }
 

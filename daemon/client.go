@@ -1,0 +1,199 @@
+package daemon
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"syscall"
+	"time"
+
+	"torpor/host"
+	"torpor/image"
+	"torpor/keeper"
+)
+
+// Client is the command line's side of the API. It may be used from several
+// goroutines at once.
+type Client struct {
+	wire   *keeper.Wire
+	socket string
+}
+
+// NewClient returns a client of the daemon at a socket. Whether one answers
+// shows at the first call: host.ErrDaemonDown.
+func NewClient(socket string) *Client { return &Client{keeper.NewWire(socket), socket} }
+
+// down explains a socket at which nobody answers.
+func (c *Client) explain(err error) error {
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("reach daemon at %s: %w; start it with: sudo torpor serve", c.socket, host.ErrDaemonDown)
+	}
+	if errors.Is(err, syscall.EACCES) {
+		return fmt.Errorf("reach daemon at %s: %w; it needs root (sudo)", c.socket, err)
+	}
+	return err
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	return c.explain(c.wire.Call(ctx, method, path, in, out))
+}
+
+// lines calls f with each line of a streamed answer.
+func (c *Client) lines(ctx context.Context, method, path string, in any, f func([]byte) error) error {
+	response, err := c.wire.Send(ctx, method, path, in)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer response.Body.Close()
+	scanner := bufio.NewScanner(response.Body)
+	scanner.Buffer(make([]byte, 64<<10), 16<<20)
+	for scanner.Scan() {
+		if err := f(scanner.Bytes()); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return scanner.Err()
+}
+
+// progress runs a streamed request and returns its error.
+func (c *Client) progress(ctx context.Context, path string, in any, tell func(Progress)) error {
+	return c.lines(ctx, http.MethodPost, path, in, func(line []byte) error {
+		var p Progress
+		if err := json.Unmarshal(line, &p); err != nil {
+			return fmt.Errorf("decode progress: %w", err)
+		}
+		if p.Error != "" {
+			return keeper.Restore(p.Error, p.Kind)
+		}
+		tell(p)
+		return nil
+	})
+}
+
+// Up makes a project's services run.
+func (c *Client) Up(ctx context.Context, r UpRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/up", r, tell)
+}
+
+// Down ends a project.
+func (c *Client) Down(ctx context.Context, r DownRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/down", r, tell)
+}
+
+// Services returns the containers of a project, all for "".
+func (c *Client) Services(ctx context.Context, project host.ProjectName) ([]ServiceStatus, error) {
+	var all []ServiceStatus
+	err := c.call(ctx, http.MethodGet, "/v1/services?project="+url.QueryEscape(string(project)), nil, &all)
+	return all, err
+}
+
+func servicePath(id host.ContainerID, verb string) string {
+	return "/v1/services/" + url.PathEscape(string(id)) + "/" + verb
+}
+
+// Sleep puts a service to sleep; a *host.Refusal says why it can not.
+func (c *Client) Sleep(ctx context.Context, id host.ContainerID) (keeper.SleepReport, error) {
+	var report keeper.SleepReport
+	err := c.call(ctx, http.MethodPost, servicePath(id, "sleep"), nil, &report)
+	return report, err
+}
+
+// Wake wakes a service.
+func (c *Client) Wake(ctx context.Context, id host.ContainerID) (keeper.WakeReport, error) {
+	var report keeper.WakeReport
+	err := c.call(ctx, http.MethodPost, servicePath(id, "wake"), nil, &report)
+	return report, err
+}
+
+// Start, Stop and Restart do so with one container.
+func (c *Client) Start(ctx context.Context, id host.ContainerID) error {
+	return c.call(ctx, http.MethodPost, servicePath(id, "start"), nil, nil)
+}
+
+// Stop ends a container's application as its spec says.
+func (c *Client) Stop(ctx context.Context, id host.ContainerID) error {
+	return c.call(ctx, http.MethodPost, servicePath(id, "stop"), nil, nil)
+}
+
+// Restart stops and starts a container.
+func (c *Client) Restart(ctx context.Context, id host.ContainerID) error {
+	return c.call(ctx, http.MethodPost, servicePath(id, "restart"), nil, nil)
+}
+
+// Exec wakes a service and returns the command line that runs a command in it.
+func (c *Client) Exec(ctx context.Context, id host.ContainerID, r ExecRequest) ([]string, error) {
+	var args []string
+	err := c.call(ctx, http.MethodPost, servicePath(id, "exec"), r, &args)
+	return args, err
+}
+
+// Logs calls f for the lines of containers' logs.
+func (c *Client) Logs(ctx context.Context, ids []host.ContainerID, o LogOptions, f func(NamedLine)) error {
+	q := url.Values{}
+	for _, id := range ids {
+		q.Add("id", string(id))
+	}
+	if o.Tail >= 0 {
+		q.Set("tail", strconv.Itoa(o.Tail))
+	}
+	if !o.Since.IsZero() {
+		q.Set("since", o.Since.Format(time.RFC3339Nano))
+	}
+	if o.Follow {
+		q.Set("follow", "1")
+	}
+	return c.lines(ctx, http.MethodGet, "/v1/logs?"+q.Encode(), nil, func(b []byte) error {
+		var line NamedLine
+		if err := json.Unmarshal(b, &line); err != nil {
+			return fmt.Errorf("decode log: %w", err)
+		}
+		f(line)
+		return nil
+	})
+}
+
+// Events calls f for the latest events and, with follow, for those to come.
+func (c *Client) Events(ctx context.Context, follow bool, f func(host.Event)) error {
+	path := "/v1/events"
+	if follow {
+		path += "?follow=1"
+	}
+	return c.lines(ctx, http.MethodGet, path, nil, func(b []byte) error {
+		var e host.Event
+		if err := json.Unmarshal(b, &e); err != nil {
+			return fmt.Errorf("decode event: %w", err)
+		}
+		f(e)
+		return nil
+	})
+}
+
+// Images lists the images of the store.
+func (c *Client) Images(ctx context.Context) ([]image.Image, error) {
+	var all []image.Image
+	err := c.call(ctx, http.MethodGet, "/v1/images", nil, &all)
+	return all, err
+}
+
+// PullImage brings an image from its registry into the store.
+func (c *Client) PullImage(ctx context.Context, r ImageRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/images/pull", r, tell)
+}
+
+// ImportImages brings the images of a file into the store.
+func (c *Client) ImportImages(ctx context.Context, r ImageRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/images/import", r, tell)
+}
+
+// RemoveImage removes an image from the store.
+func (c *Client) RemoveImage(ctx context.Context, r ImageRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/images/remove", r, nil)
+}

@@ -1,0 +1,87 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"torpor/host"
+)
+
+// Config says where a daemon works. The zero value of a field is its default.
+type Config struct {
+	StateDir string   // /var/lib/torpor
+	RunDir   string   // /run/torpor
+	Socket   string   // RunDir/torpor.sock
+	Runtime  string   // runc
+	Keeper   []string // command that runs a keeper; --state and --run are added
+}
+
+// Defaults of Config.
+const (
+	DefaultStateDir = "/var/lib/torpor"
+	DefaultRunDir   = "/run/torpor"
+)
+
+// withDefaults fills in what is not said and makes paths absolute.
+func (c Config) withDefaults() (Config, error) {
+	if c.StateDir == "" {
+		c.StateDir = DefaultStateDir
+	}
+	if c.RunDir == "" {
+		c.RunDir = DefaultRunDir
+	}
+	if c.Socket == "" {
+		c.Socket = filepath.Join(c.RunDir, "torpor.sock")
+	}
+	for _, path := range []*string{&c.StateDir, &c.RunDir, &c.Socket} {
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return c, err
+		}
+		*path = abs
+	}
+	if len(c.Keeper) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return c, fmt.Errorf("find torpor's own executable: %w", err)
+		}
+		c.Keeper = []string{self, "keeper"}
+	}
+	return c, nil
+}
+
+func (c *Config) serviceDir(id host.ContainerID) string {
+	return filepath.Join(c.StateDir, "services", string(id))
+}
+
+// stateVersion is the format of the state directory.
+const stateVersion = 1
+
+// openState makes the state directory or checks that it is of this version.
+func (c *Config) openState() error {
+	for _, dir := range []string{c.StateDir, filepath.Join(c.StateDir, "services"), filepath.Join(c.StateDir, "volumes")} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make state directory: %w", err)
+		}
+	}
+	if err := os.MkdirAll(c.RunDir, 0o711); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	path := filepath.Join(c.StateDir, "version")
+	b, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return os.WriteFile(path, []byte(strconv.Itoa(stateVersion)+"\n"), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("read version of state directory: %w", err)
+	}
+	if v := strings.TrimSpace(string(b)); v != strconv.Itoa(stateVersion) {
+		return fmt.Errorf("open state directory %s: it has version %s, this torpor uses %d; use the torpor that made it, or another --state-dir: %w",
+			c.StateDir, v, stateVersion, host.ErrUnsupported)
+	}
+	return nil
+}
