@@ -1,11 +1,14 @@
 package image
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"net"
+	"syscall"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -65,6 +68,9 @@ func (b *blobReader) finish() error {
 		if b.size >= 0 && b.n == b.size && b.digest() != b.want.Hex {
 			break
 		}
+		if b.size >= 0 && b.n < b.size && !interrupted(b.err) {
+			return fmt.Errorf("blob %s ends after %d of %d bytes: %w: %w", b.want, b.n, b.size, host.ErrCorrupt, b.err)
+		}
 		return b.err
 	case b.size >= 0 && b.n != b.size:
 		return fmt.Errorf("blob %s ends after %d of %d bytes: %w: %w", b.want, b.n, b.size, host.ErrCorrupt, io.ErrUnexpectedEOF)
@@ -73,6 +79,15 @@ func (b *blobReader) finish() error {
 		return fmt.Errorf("blob %s has digest %s:%s: %w", b.want, b.want.Algorithm, got, host.ErrCorrupt)
 	}
 	return nil
+}
+
+// interrupted reports whether err is of the way that a blob came, rather than
+// a complaint of the reader below about a blob that ended too early.
+func interrupted(err error) bool {
+	var network net.Error
+	var errno syscall.Errno
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, context.Canceled) || errors.Is(err, errStalled) ||
+		errors.As(err, &network) || errors.As(err, &errno)
 }
 
 func (b *blobReader) digest() string { return hex.EncodeToString(b.sum.Sum(nil)) }
