@@ -25,10 +25,10 @@ var exitCodes = []struct {
 }{
 	{3, host.ErrRefused, "refused; nothing was touched"},
 	{4, host.ErrDaemonDown, "the daemon is not running"},
-	{5, host.ErrNotFound, "no such service, image or checkpoint"},
-	{6, host.ErrKernel, "this kernel lacks a feature; see torpor check"},
 	{2, host.ErrInvalid, "wrong use or input"},
 	{2, host.ErrUnsupported, "wrong use or input"},
+	{5, host.ErrNotFound, "no such service, image or checkpoint"},
+	{6, host.ErrKernel, "this kernel lacks a feature; see torpor check"},
 }
 
 // execute runs one command line and returns its exit code.
@@ -38,6 +38,10 @@ func execute(ctx context.Context, env *environment, args []string) int {
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
+	}
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return exit.code
 	}
 	fmt.Fprintf(env.stderr, "torpor: %v\n", err)
 	for _, e := range exitCodes {
@@ -50,20 +54,73 @@ func execute(ctx context.Context, env *environment, args []string) int {
 
 func newRootCommand(env *environment) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "torpor",
-		Short:         "Run services that sleep while idle, with their connections open",
+		Use:   "torpor",
+		Short: "Run services that sleep while idle, with their connections open",
+		Long: `Run the services of a compose file. An idle one falls asleep: its memory goes back
+to the machine, its TCP connections stay open, and the next packet wakes it.
+
+` + exitCodeHelp(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse(err) })
 	root.AddCommand(
 		newBenchCommand(env),
 		newCheckCommand(env),
+		newConfigCommand(env),
+		newDownCommand(env),
 		newDumpCommand(env),
+		newEventsCommand(env),
+		newExecCommand(env),
+		newImageCommand(env),
 		newKeeperCommand(env),
+		newLogsCommand(env),
+		newPsCommand(env),
+		newRestartCommand(env),
 		newRestoreCommand(env),
+		newServeCommand(env),
+		newSleepCommand(env),
+		newStartCommand(env),
+		newStatsCommand(env),
+		newStopCommand(env),
+		newUpCommand(env),
+		newVersionCommand(env),
+		newWakeCommand(env),
 	)
+	markWrongUse(root)
 	return root
+}
+
+// wrongUse gives errors of the command line their exit code.
+func wrongUse(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %w", err, host.ErrInvalid)
+}
+
+// markWrongUse does so for the numbers of arguments of all commands.
+func markWrongUse(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error { return wrongUse(check(c, args)) }
+	}
+	for _, child := range cmd.Commands() {
+		markWrongUse(child)
+	}
+}
+
+// exitCodeHelp is the table of exit codes as help shows it.
+func exitCodeHelp() string {
+	text := "Exit codes:\n  0  done\n  1  an error\n"
+	seen := map[int]bool{}
+	for _, e := range exitCodes {
+		if !seen[e.code] {
+			seen[e.code] = true
+			text += fmt.Sprintf("  %d  %s\n", e.code, e.text)
+		}
+	}
+	return text
 }

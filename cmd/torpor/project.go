@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"torpor/compose"
+	"torpor/daemon"
+	"torpor/host"
+)
+
+// place says where the daemon is.
+type place struct{ socket string }
+
+// register adds the flags that every command that talks to the daemon has.
+func (p *place) register(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&p.socket, "socket", defaultSocket(), "the daemon's socket (TORPOR_SOCKET)")
+}
+
+func defaultSocket() string {
+	if s := os.Getenv("TORPOR_SOCKET"); s != "" {
+		return s
+	}
+	return filepath.Join(orDefault(os.Getenv("TORPOR_RUN_DIR"), daemon.DefaultRunDir), "torpor.sock")
+}
+
+func orDefault(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// projectFlags name a compose file and what of it is meant.
+type projectFlags struct {
+	files, profiles, envFiles []string
+	name, dir                 string
+}
+
+// registerLong leaves the short form of --file to another flag.
+func (f *projectFlags) registerLong(cmd *cobra.Command) { f.registerAs(cmd, "") }
+
+func (f *projectFlags) register(cmd *cobra.Command) { f.registerAs(cmd, "f") }
+
+func (f *projectFlags) registerAs(cmd *cobra.Command, short string) {
+	flags := cmd.Flags()
+	flags.StringArrayVarP(&f.files, "file", short, nil, "compose file (default: compose.yaml here or above)")
+	flags.StringArrayVar(&f.profiles, "profile", nil, "profile to enable")
+	flags.StringArrayVar(&f.envFiles, "env-file", nil, "environment file instead of .env")
+	flags.StringVarP(&f.name, "project-name", "p", "", "project name (COMPOSE_PROJECT_NAME)")
+	flags.StringVar(&f.dir, "project-directory", "", "directory that relative paths start from")
+}
+
+// load reads the compose file; services limits it to some of them.
+func (f *projectFlags) load(ctx context.Context, env *environment, services []string) (*host.ProjectSpec, error) {
+	environ := map[string]string{}
+	for _, pair := range os.Environ() {
+		name, value, _ := strings.Cut(pair, "=")
+		environ[name] = value
+	}
+	return compose.Load(ctx, compose.LoadOptions{
+		Files: f.files, ProjectName: f.name, WorkingDir: f.dir, Profiles: f.profiles, EnvFiles: f.envFiles, Environment: environ,
+		Services: services, Warn: func(line string) { fmt.Fprintln(env.stderr, "torpor: warning: "+line) },
+	})
+}
+
+// project is the name meant: the flag's, or the compose file's. "" when there
+// is no file.
+func (f *projectFlags) project(ctx context.Context, env *environment) (host.ProjectName, error) {
+	if f.name != "" {
+		return host.ProjectName(f.name), nil
+	}
+	p, err := f.load(ctx, env, nil)
+	if err != nil {
+		if errors.Is(err, host.ErrNotFound) && len(f.files) == 0 {
+			return "", nil
+		}
+		return "", err
+	}
+	return p.Name, nil
+}
+
+// find returns the containers that names mean: a service of the project here,
+// project/service, a container's name or id. No names: all of the project; all
+// that there are when there is no project here.
+func (f *projectFlags) find(ctx context.Context, env *environment, client *daemon.Client, names []string) ([]daemon.ServiceStatus, error) {
+	project, err := f.project(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	all, err := client.Services(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	var found []daemon.ServiceStatus
+	if len(names) == 0 {
+		for _, s := range all {
+			if project == "" || s.Project == project {
+				found = append(found, s)
+			}
+		}
+		return found, nil
+	}
+	for _, name := range names {
+		s, err := pick(all, project, name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, s)
+	}
+	return found, nil
+}
+
+func pick(all []daemon.ServiceStatus, project host.ProjectName, name string) (daemon.ServiceStatus, error) {
+	var matches []daemon.ServiceStatus
+	for _, s := range all {
+		switch {
+		case s.Project == project && string(s.Service) == name:
+			return s, nil
+		case string(s.ID) == name, string(s.Project)+"/"+string(s.Service) == name:
+			return s, nil
+		case project == "" && string(s.Service) == name:
+			matches = append(matches, s)
+		}
+	}
+	switch len(matches) {
+	case 1:
+		return matches[0], nil
+	case 0:
+		return daemon.ServiceStatus{}, fmt.Errorf("find service %s: %w; torpor ps -a lists what there is", name, host.ErrNotFound)
+	}
+	return daemon.ServiceStatus{}, fmt.Errorf("find service %s: several projects have it; say PROJECT/%s: %w", name, name, host.ErrInvalid)
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/spf13/cobra"
+
+	"torpor/daemon"
+	"torpor/host"
+)
+
+func newPsCommand(env *environment) *cobra.Command {
+	var at place
+	var project projectFlags
+	var asJSON, all bool
+	cmd := &cobra.Command{
+		Use:   "ps [SERVICE...]",
+		Short: "List services: which sleep, what they hold, why others are awake",
+		Example: `  torpor ps
+  torpor ps -a --json`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			client := daemon.NewClient(at.socket)
+			var services []daemon.ServiceStatus
+			var err error
+			if all {
+				services, err = client.Services(cmd.Context(), "")
+			} else {
+				services, err = project.find(cmd.Context(), env, client, args)
+			}
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				if services == nil {
+					services = []daemon.ServiceStatus{}
+				}
+				return json.NewEncoder(env.stdout).Encode(services)
+			}
+			table := tabwriter.NewWriter(env.stdout, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(table, "NAME\tIMAGE\tSTATE\tPORTS\tMEMORY\tLAST WAKE")
+			for _, s := range services {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.Image, describe(s), strings.Join(s.Ports, ", "), units.BytesSize(float64(s.MemoryBytes)), lastWake(s))
+			}
+			return table.Flush()
+		},
+	}
+	at.register(cmd)
+	project.register(cmd)
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "services of all projects")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// describe says in a few words what a service does and why.
+func describe(s daemon.ServiceStatus) string {
+	text := string(s.State)
+	if !s.Since.IsZero() {
+		text += " " + units.HumanDuration(time.Since(s.Since))
+	}
+	if s.Health != "" {
+		text += ", " + s.Health
+	}
+	switch {
+	case s.State == host.Asleep && s.ConnectionsHeld == 1:
+		text += ", 1 connection held"
+	case s.State == host.Asleep && s.ConnectionsHeld > 1:
+		text += fmt.Sprintf(", %d connections held", s.ConnectionsHeld)
+	case s.NeverSleeps != "" && s.State == host.Awake:
+		text += " (never sleeps: " + s.NeverSleeps + ")"
+	case s.Reason != "":
+		text += " (" + s.Reason + ")"
+	}
+	return text
+}
+
+func lastWake(s daemon.ServiceStatus) string {
+	if s.LastWake == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%s ms", ms(s.LastWake))
+}
+
+func newStatsCommand(env *environment) *cobra.Command {
+	var at place
+	var project projectFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "stats [SERVICE...]",
+		Short:   "Show memory, sleeps and wakes of services",
+		Example: "  torpor stats\n  torpor stats --json web",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			services, err := project.find(cmd.Context(), env, daemon.NewClient(at.socket), args)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return json.NewEncoder(env.stdout).Encode(services)
+			}
+			table := tabwriter.NewWriter(env.stdout, 0, 8, 2, ' ', 0)
+			fmt.Fprintln(table, "NAME\tSTATE\tMEMORY\tRETURNED\tSLEEPS\tLAST SLEEP\tLAST WAKE\tWOKEN BY")
+			for _, s := range services {
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s ms\t%s\t%s\n", s.ID, s.State, units.BytesSize(float64(s.MemoryBytes)),
+					units.BytesSize(float64(s.ReturnedBytes)), s.Cycles, ms(s.LastSleep), lastWake(s), s.LastWakeReason)
+			}
+			return table.Flush()
+		},
+	}
+	at.register(cmd)
+	project.register(cmd)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
