@@ -1,4 +1,4 @@
-// Package torpor holds no code but the rules that the tree keeps, as tests; run
-// them with go test. The program is in cmd/torpor; DESIGN.md says what is
-// where.
+// Package torpor holds the rules that the whole tree keeps; its tests check
+// them. There is nothing to import: the program is cmd/torpor, and DESIGN.md
+// says which package does what.
 package torpor
