@@ -52,7 +52,7 @@ func hide(base, upper string, hidden []string) error {
 func hideName(t *tree.Tree, base, name string) error {
 	parts := strings.Split(name, "/")
 	for i := 1; i < len(parts); i++ {
-		if err := copyDir(t, base, strings.Join(parts[:i], "/")); err != nil {
+		if ok, err := copyDir(t, base, strings.Join(parts[:i], "/")); !ok || err != nil {
 			return err
 		}
 	}
@@ -70,18 +70,19 @@ func hideName(t *tree.Tree, base, name string) error {
 }
 
 // copyDir makes a directory that looks as the one in base, for it is the one
-// that will be seen. One that is there stays.
-func copyDir(t *tree.Tree, base, name string) error {
+// that will be seen. One that is there stays. It returns false if the container
+// has put something else in its place, so that nothing of base shows there.
+func copyDir(t *tree.Tree, base, name string) (bool, error) {
 	kind, err := t.Lstat(name)
-	if err != nil || kind == tree.Directory {
-		return err
+	if err != nil || kind != tree.Missing {
+		return kind == tree.Directory, err
 	}
 	var st syscall.Stat_t
 	if err := syscall.Stat(filepath.Join(base, name), &st); err != nil {
-		return &os.PathError{Op: "stat", Path: filepath.Join(base, name), Err: err}
+		return false, &os.PathError{Op: "stat", Path: filepath.Join(base, name), Err: err}
 	}
 	if err := t.Mkdir(name); err != nil {
-		return err
+		return false, err
 	}
-	return t.Set(name, tree.Meta{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, ModTime: time.Unix(st.Mtim.Unix())})
+	return true, t.Set(name, tree.Meta{Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid, ModTime: time.Unix(st.Mtim.Unix())})
 }

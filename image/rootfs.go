@@ -199,4 +199,3 @@ func (m RootFS) prepareUpper(rootOf string) error {
 	}
 	return syscall.Chmod(m.Upper, mode)
 }
-
