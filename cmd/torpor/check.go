@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"torpor/daemon"
 	"torpor/kernel/feature"
 )
 
@@ -42,8 +44,8 @@ Exit codes: 0 services can run and sleep; 1 something they need is missing.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&o.StateDir, "state", "/var/lib/torpor", "state directory")
-	cmd.Flags().StringVar(&o.Runtime, "runtime", "runc", "OCI runtime")
+	cmd.Flags().StringVar(&o.StateDir, "state-dir", orDefault(os.Getenv("TORPOR_STATE_DIR"), daemon.DefaultStateDir), "state directory (TORPOR_STATE_DIR)")
+	cmd.Flags().StringVar(&o.Runtime, "runtime", orDefault(os.Getenv("TORPOR_RUNTIME"), "runc"), "OCI runtime (TORPOR_RUNTIME)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
