@@ -78,8 +78,8 @@ func (u *unit) etc() ([]container.BindMount, error) {
 func (u *unit) source(i int, m host.MountSpec, rootfs string) (string, error) {
 	switch m.Kind {
 	case host.MountBind:
-		if m.CreateHostPath {
-			if err := os.MkdirAll(m.Source, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) && m.CreateHostPath {
+			if err := os.MkdirAll(m.Source, 0o755); err != nil {
 				return "", err
 			}
 		}

@@ -189,11 +189,11 @@ func (s *service) find() error {
 // findAwake takes the container for running; its exit, if it ended, is in the
 // exit FIFO.
 func (s *service) findAwake(reason string) error {
-	if err := s.holder.Release(); err != nil {
-		return err
+	s.set(func(st *Status) { st.Reason = reason })
+	if s.mainPID() == 0 {
+		return nil // created and not yet started: its init does not run yet
 	}
-	s.set(func(st *Status) { st.Reason, st.MainPID = reason, s.mainPID() })
-	return nil
+	return s.holder.Release()
 }
 
 // livePIDs lists the container's processes but init and stubs.
@@ -290,6 +290,9 @@ func (s *service) set(change func(*Status)) {
 func (s *service) snapshot() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.status.State == host.Awake && s.status.MainPID == 0 {
+		s.status.MainPID = s.mainPID()
+	}
 	return s.status
 }
 
