@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -209,6 +210,68 @@ func errorText(n ast.Node) (string, token.Pos, bool) {
 	}
 	text, err := strconv.Unquote(literal.Value)
 	return text, literal.Pos(), err == nil
+}
+
+// TestTermsListEventsAndLogKeys keeps TERMS.md true where it can be looked up.
+func TestTermsListEventsAndLogKeys(t *testing.T) {
+	terms, err := os.ReadFile("TERMS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range sources(t) {
+		if s.test() {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			for _, word := range slices.Concat(eventTypes(n), logKeys(n)) {
+				if !strings.Contains(string(terms), "| `"+word+"` |") {
+					t.Errorf("%s: %q is not in a table of TERMS.md", s.at(n.Pos()), word)
+				}
+			}
+			return true
+		})
+	}
+}
+
+// eventTypes returns the values of constants of type EventType.
+func eventTypes(n ast.Node) []string {
+	spec, ok := n.(*ast.ValueSpec)
+	if !ok {
+		return nil
+	}
+	if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "EventType" {
+		return nil
+	}
+	return literals(spec.Values)
+}
+
+// logKeys returns the keys of a call such as log.Warn("stop", "error", err).
+func logKeys(n ast.Node) []string {
+	call, ok := n.(*ast.CallExpr)
+	if !ok || len(call.Args) < 3 {
+		return nil
+	}
+	selector, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || !slices.Contains([]string{"Debug", "Info", "Warn", "Error"}, selector.Sel.Name) {
+		return nil
+	}
+	var keys []ast.Expr
+	for i := 1; i < len(call.Args); i += 2 {
+		keys = append(keys, call.Args[i])
+	}
+	return literals(keys)
+}
+
+func literals(exprs []ast.Expr) []string {
+	var texts []string
+	for _, e := range exprs {
+		if literal, ok := e.(*ast.BasicLit); ok && literal.Kind == token.STRING {
+			if text, err := strconv.Unquote(literal.Value); err == nil {
+				texts = append(texts, text)
+			}
+		}
+	}
+	return texts
 }
 
 func TestPackageNamesSayWhatIsInside(t *testing.T) {
