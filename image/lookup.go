@@ -67,7 +67,7 @@ func (s *Store) findLocked(ref string) (r *record, key string, err error) {
 	if r != nil {
 		return r, "", nil
 	}
-	if nameErr != nil && !isHex(digits) {
+	if nameErr != nil && (digits == "" || !isHex(digits)) {
 		return nil, "", nameErr
 	}
 	return nil, "", fmt.Errorf("find image %s: %w", ref, host.ErrNotFound)

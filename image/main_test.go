@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"torpor/host"
 	"torpor/internal/kerneltest"
 	"torpor/kernel/mount"
 )
@@ -60,6 +61,11 @@ func pullForever() {
 		s, err := Open(os.Getenv(pullDir))
 		if err == nil {
 			_, err = s.Pull(context.Background(), os.Getenv(pullRef), PullOptions{})
+		}
+		for range 5 {
+			if err == nil {
+				_, err = s.Pull(context.Background(), os.Getenv(pullRef), PullOptions{Policy: host.PullAlways})
+			}
 		}
 		if err == nil {
 			err = s.Remove(os.Getenv(pullRef), false)

@@ -123,8 +123,15 @@ func orNone(list []string) string {
 }
 
 // check returns an error unless an image whose config says have can be used.
+// Old configs do not say all of it.
 func (want Platform) check(have Platform) error {
-	if have.OS == "" && have.Architecture == "" || want.fit(have) > 0 {
+	if have.OS == "" {
+		have.OS = want.OS
+	}
+	if have.Architecture == "" {
+		have.Architecture = want.Architecture
+	}
+	if want.fit(have) > 0 {
 		return nil
 	}
 	return fmt.Errorf("image is for platform %s, not %s; ask for %s if this machine can run it: %w", have, want, have, host.ErrInvalid)

@@ -31,7 +31,7 @@ const (
 // error. A parent that is a symbolic link is followed inside the directory,
 // as if it were the root. A later entry replaces an earlier one of its name,
 // except that a directory stays if both are. Parents without an entry of their
-// own get mode 0755, root and no particular time.
+// own get mode 0755, root and the time 0, so that a layer is the same everywhere.
 type unpacker struct {
 	ctx  context.Context
 	tree *tree.Tree
@@ -57,7 +57,7 @@ func unpackLayer(ctx context.Context, dir string, r io.Reader) (layerInfo, error
 	defer t.Close()
 	u := &unpacker{
 		ctx: ctx, tree: t, tar: tar.NewReader(r), buf: make([]byte, streamBufferBytes),
-		dirTimes: map[string]time.Time{}, lastParent: ".",
+		dirTimes: map[string]time.Time{".": time.Unix(0, 0)}, lastParent: ".",
 	}
 	if err := t.Set(".", tree.Meta{Mode: 0o755, ModTime: time.Unix(0, 0)}); err != nil {
 		return layerInfo{}, err
@@ -306,6 +306,7 @@ func (u *unpacker) parentDepth(dir string, depth int) error {
 	}
 	switch kind {
 	case tree.Missing, tree.Whiteout:
+		u.dirTimes[dir] = time.Unix(0, 0)
 		return u.newDirectory(dir, kind)
 	case tree.Symlink:
 		// A link to what this layer does not have: a lower one may.
