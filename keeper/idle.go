@@ -38,6 +38,9 @@ func (s *service) tick() {
 		return
 	}
 	now := time.Now()
+	if s.probe.running(now) {
+		return
+	}
 	if err := s.observe(now); err != nil {
 		s.set(func(st *Status) { st.Reason = err.Error() })
 		return

@@ -124,6 +124,8 @@ func (s *Server) routes() http.Handler {
 		svc.idle.active(time.Now(), "used by a command")
 		return nil, nil
 	}))
+	mux.HandleFunc("POST /v1/{id}/probe", s.on(func(svc *service, r *http.Request) (any, error) { return svc.beginProbe(r.URL.Query().Get("limit")) }))
+	mux.HandleFunc("POST /v1/{id}/probed", s.on(func(svc *service, _ *http.Request) (any, error) { return nil, svc.endProbe() }))
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { Answer(w, s.Status(), nil) })
 	mux.HandleFunc("GET /v1/events", s.streamEvents)
 	return mux

@@ -33,6 +33,7 @@ type service struct {
 	helpers sync.WaitGroup // log copiers, exit reader, watch
 
 	idle    idleness
+	probe   probe
 	stub    *checkpoint.Stub // while asleep; nil if it could not be armed
 	watch   *watch
 	killed  int       // exits to expect from our own kill
