@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -65,26 +64,6 @@ func pack(t testing.TB, items ...item) []byte {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
-}
-
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root: owners, device nodes, mounts")
-	}
-}
-
-// privateMounts gives the test a mount namespace that ends with its thread.
-func privateMounts(t *testing.T) {
-	t.Helper()
-	needRoot(t)
-	runtime.LockOSThread() // never unlocked
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		t.Fatal(err)
-	}
-	if err := mount.Private("/"); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // describe says all there is to an entry, so that trees can be compared.
@@ -219,7 +198,7 @@ func sampleLayers() [][]item {
 
 // An overlay of unpacked layers shows what GNU tar and whiteouts by hand give.
 func TestLayersAreWhatGNUTarGives(t *testing.T) {
-	privateMounts(t)
+	requireRoot(t)
 	base := t.TempDir()
 	byHand := filepath.Join(base, "hand")
 	merged := filepath.Join(base, "merged")
@@ -264,7 +243,7 @@ func TestLayersAreWhatGNUTarGives(t *testing.T) {
 
 // The umask of the process does not show in what is unpacked.
 func TestUnpackIgnoresUmask(t *testing.T) {
-	needRoot(t)
+	requireRoot(t)
 	layer := pack(t, itemFile("a/b/c", 0o666, "c"), itemDir("open", 0o777))
 	old := syscall.Umask(0o077)
 	dir := t.TempDir()

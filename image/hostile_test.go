@@ -17,7 +17,7 @@ import (
 // anything but that directory changed.
 func unpackBeside(t testing.TB, layer []byte) (dir string, err error) {
 	t.Helper()
-	needRoot(t)
+	requireRoot(t)
 	base := t.TempDir()
 	dir, outside := filepath.Join(base, "in"), filepath.Join(base, "out")
 	for _, d := range []string{dir, outside} {
