@@ -1,16 +1,22 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
 
 	"torpor/host"
 )
 
 // Port is a published port: packets to HostPort of the host, on HostIP or on
-// every address, go to Target of the container. The client's address stays.
+// every address, go to Target of the container. The client's address stays,
+// except for clients on the host's loopback, which the container could not
+// answer: they appear as the network's gateway.
 type Port struct {
 	Protocol string     `json:"protocol"` // tcp or udp
 	HostIP   netip.Addr `json:"host_ip"`  // zero: every address
@@ -27,89 +33,200 @@ func (p *Port) String() string {
 	return fmt.Sprintf("%s:%d->%d/%s", ip, p.HostPort, p.Target, p.Protocol)
 }
 
-// Publish replaces the container's published ports. A port that another
-// container has published or another program listens on is an error that
-// names it, and nothing is changed.
-func (h *Host) Publish(id host.ContainerID, to netip.Addr, specs []host.PortSpec) ([]*Port, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var ports []*Port
-	for _, spec := range specs {
-		p := &Port{Protocol: spec.Protocol, HostPort: spec.Published, Address: to, Target: spec.Target}
-		if spec.HostIP != "" {
-			ip, err := netip.ParseAddr(spec.HostIP)
-			if err != nil {
-				return nil, fmt.Errorf("publish port on %q: %w: %w", spec.HostIP, err, host.ErrInvalid)
-			}
-			if ip.Is6() {
-				return nil, fmt.Errorf("publish port on %s: IPv6 addresses: %w", ip, host.ErrUnsupported)
-			}
-			if !ip.IsUnspecified() {
-				p.HostIP = ip
-			}
-		}
-		if err := h.claimLocked(id, p, ports); err != nil {
-			return nil, err
-		}
-		ports = append(ports, p)
-	}
-	h.state.Ports[id] = ports
-	if err := h.state.save(h.config.StateFile); err != nil {
-		return nil, err
-	}
-	return ports, h.applyRulesLocked()
+// valid reports whether a rule can be made from it.
+func (p *Port) valid() bool {
+	return (p.Protocol == "tcp" || p.Protocol == "udp") && p.HostPort != 0 && p.Target != 0 &&
+		p.Address.Is4() && (!p.HostIP.IsValid() || p.HostIP.Is4() && !p.HostIP.IsUnspecified())
 }
 
-// claimLocked checks that a port is free, and chooses one for port 0. One that
-// the container has already is free to it.
-func (h *Host) claimLocked(id host.ContainerID, p *Port, others []*Port) error {
-	if p.HostPort == 0 {
-		for _, old := range h.state.Ports[id] { // the same as before, if it had one
-			if old.Protocol == p.Protocol && old.Target == p.Target && !slices.ContainsFunc(others, old.clashes) {
-				p.HostPort = old.HostPort
-				return nil
-			}
-		}
-	}
-	for other, ports := range h.state.Ports {
-		if other != id && slices.ContainsFunc(ports, p.clashes) {
-			return fmt.Errorf("publish port %d/%s: container %s has published it already: %w", p.HostPort, p.Protocol, other, host.ErrExists)
-		}
-	}
-	if slices.ContainsFunc(others, p.clashes) {
-		return fmt.Errorf("publish port %d/%s: it is there twice: %w", p.HostPort, p.Protocol, host.ErrInvalid)
-	}
-	port, err := testBind(p)
-	if err != nil {
-		return fmt.Errorf("publish port %d/%s: another program on this host uses it (see: ss -lpn sport = :%d): %w", p.HostPort, p.Protocol, p.HostPort, err)
-	}
-	p.HostPort = port
-	return nil
+// portKey is what a port occupies on the host.
+type portKey struct {
+	protocol string
+	ip       netip.Addr
+	port     uint16
 }
+
+func (p *Port) key() portKey { return portKey{p.Protocol, p.HostIP, p.HostPort} }
 
 func (p *Port) clashes(o *Port) bool {
 	return p.HostPort != 0 && p.HostPort == o.HostPort && p.Protocol == o.Protocol &&
 		(!p.HostIP.IsValid() || !o.HostIP.IsValid() || p.HostIP == o.HostIP)
 }
 
-// testBind binds the port for a moment and returns its number.
-func testBind(p *Port) (uint16, error) {
-	address := fmt.Sprintf(":%d", p.HostPort)
-	if p.HostIP.IsValid() {
-		address = netip.AddrPortFrom(p.HostIP, p.HostPort).String()
-	}
-	if p.Protocol == "udp" {
-		c, err := net.ListenPacket("udp4", address)
-		if err != nil {
-			return 0, err
+// Publish replaces the container's published ports; published port 0 becomes
+// one that is free, the same as before if there was one. A socket holds each
+// port, so that no other program takes it later. Errors: host.ErrExists for a
+// port that a container or another program has, which is named; on any error
+// nothing has changed.
+func (h *Host) Publish(id host.ContainerID, to netip.Addr, specs []host.PortSpec) ([]*Port, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var ports []*Port
+	var fresh []portKey
+	for _, spec := range specs {
+		p, isNew, err := h.claimLocked(id, to, spec, ports)
+		if isNew {
+			fresh = append(fresh, p.key())
 		}
-		defer c.Close()
-		return uint16(c.LocalAddr().(*net.UDPAddr).Port), nil
+		if err != nil {
+			for _, key := range fresh {
+				h.releaseLocked(key)
+			}
+			return nil, err
+		}
+		ports = append(ports, p)
 	}
-	l, err := net.Listen("tcp4", address)
-	if err != nil {
-		return 0, err
+	old := h.state.Ports[id]
+	h.state.Ports[id] = ports
+	if err := h.saveLocked(); err != nil {
+		h.state.Ports[id] = old
+		return nil, err
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port), nil
+	for _, p := range old {
+		if !slices.ContainsFunc(ports, func(o *Port) bool { return o.key() == p.key() }) {
+			h.releaseLocked(p.key())
+		}
+	}
+	if err := h.applyRulesLocked(); err != nil {
+		return nil, err
+	}
+	return ports, forgetFlows(slices.Concat(old, ports))
+}
+
+// unpublishLocked drops the container's ports from the state.
+func (h *Host) unpublishLocked(id host.ContainerID) {
+	for _, p := range h.state.Ports[id] {
+		h.releaseLocked(p.key())
+	}
+	delete(h.state.Ports, id)
+}
+
+// claimLocked makes one port of a spec and holds it. isNew says whether it was
+// not held before.
+func (h *Host) claimLocked(id host.ContainerID, to netip.Addr, spec host.PortSpec, others []*Port) (p *Port, isNew bool, err error) {
+	p = &Port{Protocol: spec.Protocol, HostPort: spec.Published, Address: to, Target: spec.Target}
+	if p.Protocol == "" {
+		p.Protocol = "tcp"
+	}
+	if p.Protocol != "tcp" && p.Protocol != "udp" {
+		return p, false, fmt.Errorf("publish port %d/%s: only tcp and udp are published: %w", p.HostPort, p.Protocol, host.ErrUnsupported)
+	}
+	if err := p.setHostIP(spec.HostIP); err != nil {
+		return p, false, err
+	}
+	if p.HostPort == 0 {
+		for _, old := range h.state.Ports[id] {
+			if old.Protocol == p.Protocol && old.Target == p.Target && old.HostIP == p.HostIP && !slices.ContainsFunc(others, old.clashes) {
+				p.HostPort = old.HostPort
+				break
+			}
+		}
+	}
+	for other, ports := range h.state.Ports {
+		if other != id && slices.ContainsFunc(ports, p.clashes) {
+			return p, false, fmt.Errorf("publish port %d/%s: container %s has published it: %w", p.HostPort, p.Protocol, other, host.ErrExists)
+		}
+	}
+	if slices.ContainsFunc(others, p.clashes) {
+		return p, false, fmt.Errorf("publish port %d/%s: it is there twice: %w", p.HostPort, p.Protocol, host.ErrInvalid)
+	}
+	if h.held[p.key()] != nil {
+		return p, false, nil
+	}
+	return p, true, h.holdLocked(p)
+}
+
+func (p *Port) setHostIP(text string) error {
+	if text == "" {
+		return nil
+	}
+	ip, err := netip.ParseAddr(text)
+	switch {
+	case err != nil:
+		return fmt.Errorf("publish port on %q: %w: %w", text, err, host.ErrInvalid)
+	case ip.Is6():
+		return fmt.Errorf("publish port on %s: IPv6 addresses: %w", ip, host.ErrUnsupported)
+	case !ip.IsUnspecified():
+		p.HostIP = ip
+	}
+	return nil
+}
+
+// holdLocked takes the port on the host, and chooses one for port 0. Nothing
+// ever reaches the socket: rules see each packet before.
+func (h *Host) holdLocked(p *Port) error {
+	address := netip.AddrPortFrom(p.HostIP, p.HostPort)
+	if !p.HostIP.IsValid() {
+		address = netip.AddrPortFrom(netip.IPv4Unspecified(), p.HostPort)
+	}
+	var err error
+	if p.Protocol == "udp" {
+		var c *net.UDPConn
+		if c, err = net.ListenUDP("udp4", net.UDPAddrFromAddrPort(address)); err == nil {
+			p.HostPort = uint16(c.LocalAddr().(*net.UDPAddr).Port)
+			h.held[p.key()] = c
+		}
+	} else {
+		var l *net.TCPListener
+		if l, err = net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(address)); err == nil {
+			p.HostPort = uint16(l.Addr().(*net.TCPAddr).Port)
+			h.held[p.key()] = l
+		}
+	}
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return fmt.Errorf("publish port %d/%s: %s uses it on this host (publish another, or stop it): %w", p.HostPort, p.Protocol, occupant(p.Protocol, p.HostPort), host.ErrExists)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return fmt.Errorf("publish port %s: this host does not have that address: %w", address, host.ErrInvalid)
+	case err != nil:
+		return fmt.Errorf("publish port %d/%s: %w", p.HostPort, p.Protocol, err)
+	}
+	return nil
+}
+
+// holdAllLocked takes the ports of an earlier Host's containers. What somebody
+// has taken meanwhile is found out by the next Publish.
+func (h *Host) holdAllLocked() {
+	for _, ports := range h.state.Ports {
+		for _, p := range ports {
+			if h.held[p.key()] == nil {
+				_ = h.holdLocked(p)
+			}
+		}
+	}
+}
+
+func (h *Host) releaseLocked(key portKey) {
+	if socket := h.held[key]; socket != nil {
+		socket.Close()
+		delete(h.held, key)
+	}
+}
+
+// forgetFlows makes the kernel decide anew about UDP clients of these ports:
+// translation is chosen once a flow, and a client that keeps sending keeps its
+// flow alive for ever.
+func forgetFlows(ports []*Port) error {
+	filter := udpPorts{}
+	for _, p := range ports {
+		if p.Protocol == "udp" {
+			filter[p.HostPort] = true
+		}
+	}
+	if len(filter) == 0 {
+		return nil
+	}
+	_, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, filter)
+	if err != nil && !errors.Is(err, syscall.ENOENT) && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("forget flows of published ports: %w", err)
+	}
+	return nil
+}
+
+// udpPorts is a filter of flows by the port their first packet went to.
+type udpPorts map[uint16]bool
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (u udpPorts) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	return flow.Forward.Protocol == protoUDP && u[flow.Forward.DstPort]
 }
