@@ -19,14 +19,13 @@ type special struct {
 // program is a compiled checkpoint: the content of an area and where its
 // routines begin.
 type program struct {
-	bytes      []byte
-	base       areaAddr
-	interp     areaAddr
-	prelude    areaAddr // what a stub executes first; ends in waiting
-	restore    areaAddr // what makes the tree
-	ignore     areaAddr // struct kernel_sigaction that ignores
-	tasks      int      // threads that will stop for their registers
-	scratchLen uint64   // free address space needed behind the area
+	bytes   []byte
+	base    areaAddr
+	interp  areaAddr
+	prelude areaAddr // what a stub executes first; ends in waiting
+	restore areaAddr // what makes the tree
+	ignore  areaAddr // struct kernel_sigaction that ignores
+	tasks   int      // threads that will stop for their registers
 }
 
 // compiler turns a Spec into a program.

@@ -23,11 +23,6 @@ func needProgram(t *testing.T, path string) string {
 	return found
 }
 
-// write puts a file into the tree's directory and returns its path.
-func (tree *testTree) write(name, content string) string {
-	return writeFile(tree.t, tree.dir, name, content)
-}
-
 func writeFile(t *testing.T, dir, name, content string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)

@@ -152,10 +152,6 @@ func (r *routine) clone(args areaAddr, child areaAddr, want int) {
 
 func (r *routine) stop() { r.add(entry{op: opStop}) }
 
-func (r *routine) copy(to, from areaAddr, lenBytes uint64) {
-	r.add(entry{op: opCopy}, uint64(to), uint64(from), lenBytes)
-}
-
 func (r *routine) waitFor(word areaAddr, count uint32) {
 	r.add(entry{op: opWait}, uint64(word), uint64(count))
 }

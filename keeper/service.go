@@ -38,7 +38,6 @@ type service struct {
 	watch   *watch
 	killed  int       // exits to expect from our own kill
 	retryAt time.Time // of the next try to sleep after a refusal
-	asleep  *checkpoint.DumpReport
 
 	mu     sync.Mutex
 	status Status

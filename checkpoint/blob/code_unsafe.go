@@ -7,8 +7,14 @@ import (
 )
 
 // Declared for the assembler's checks; never called.
+
+//lint:ignore U1000 its code is copied
 func interp()
+
+//lint:ignore U1000 its code is copied
 func stub()
+
+//lint:ignore U1000 its code is copied
 func init1()
 
 func interpAddr() uintptr

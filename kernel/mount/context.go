@@ -36,12 +36,6 @@ func (c *fsContext) set(key, value string) {
 	}
 }
 
-func (c *fsContext) flag(key string) {
-	if c.err == nil {
-		c.fail("set "+key, unix.FsconfigSetFlag(c.fd, key))
-	}
-}
-
 // mount creates the file system and returns a mount of it that is nowhere yet.
 func (c *fsContext) mount(attrs int) (int, error) {
 	if c.err == nil {
