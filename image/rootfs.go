@@ -82,8 +82,9 @@ func (s *Store) lowerDirs(layers []LayerID) (lower []string, rootOf string, err 
 }
 
 // MountDir mounts a directory of the host as it is under a writable directory.
-// Mounts below base do not show. base may be "/", and Upper may be below base;
-// what changes in base later shows, though not reliably.
+// Mounts below base do not show. base may be "/", and Upper and Work may be
+// below base, but base not below them. What changes in base later shows,
+// though not reliably.
 //
 // hidden are paths of the host that are not to show although they are below
 // base, such as Torpor's own state, which holds the memory of other services.
@@ -111,33 +112,10 @@ func mountDir(base string, hidden []string, m RootFS) error {
 	}
 	o := mount.Overlay{Source: overlaySource, Lower: []string{base}, Upper: m.Upper, Work: m.Work}
 	err = o.Mount(m.Target)
-	if !errors.Is(err, syscall.ELOOP) {
-		return err
+	if errors.Is(err, syscall.ELOOP) {
+		return fmt.Errorf("it lies in the writable directory %s: %w: %w", m.Upper, host.ErrInvalid, err)
 	}
-	return mountAround(o, m.Target)
-}
-
-// mountAround mounts a directory whose own subtree holds the upper directory,
-// which overlayfs refuses (ELOOP) unless the directory is the root of its file
-// system. It puts a read-only overlay of the directory in between, a file
-// system of its own, of which the upper directory is no part. Such an overlay
-// needs a second directory: an empty one, on a third file system.
-//
-// Each of the mounts is seen by way of the target only until the next one holds it.
-func mountAround(o mount.Overlay, target string) error {
-	undo := func(err error) error { return errors.Join(err, mount.Detach(target)) }
-	if err := mount.Tmpfs(target, 4096, 0o755); err != nil {
-		return err
-	}
-	inner := mount.Overlay{Source: overlaySource, Lower: []string{o.Lower[0], target}}
-	if err := inner.MountReplacing(target); err != nil {
-		return undo(err)
-	}
-	o.Lower = []string{target}
-	if err := o.MountReplacing(target); err != nil {
-		return undo(err)
-	}
-	return nil
+	return err
 }
 
 // Unmount removes the root file system at target and returns only when the

@@ -169,8 +169,8 @@ func TestMountAgain(t *testing.T) {
 	}
 }
 
-// TestMountDirAround has the writable directory below the base.
-func TestMountDirAround(t *testing.T) {
+// TestMountDirAroundUpper has the writable directory below the base.
+func TestMountDirAroundUpper(t *testing.T) {
 	requireRoot(t)
 	base := t.TempDir()
 	for _, name := range []string{"etc", "var/lib/state/secret", "mnt"} {
@@ -288,6 +288,14 @@ func TestMountErrors(t *testing.T) {
 	relative.Upper = "upper"
 	if err := MountDir("/", nil, relative); !errors.Is(err, host.ErrInvalid) {
 		t.Errorf("relative path: %v", err)
+	}
+	inside := m
+	inside.Upper = t.TempDir()
+	if err := os.Mkdir(inside.Upper+"/base", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := MountDir(inside.Upper+"/base", nil, inside); !errors.Is(err, host.ErrInvalid) || !strings.Contains(err.Error(), inside.Upper) {
+		t.Errorf("base inside the writable directory: %v", err)
 	}
 	if err := Unmount(m.Target + "/nothing"); err != nil {
 		t.Error(err)

@@ -207,21 +207,3 @@ func TestOverlayErrors(t *testing.T) {
 		wantMounted(t, d[3], false)
 	}
 }
-
-// MountReplacing puts a stack where one of its own lower directories was seen.
-func TestMountReplacing(t *testing.T) {
-	ownNamespace(t)
-	d := dirs(t, "lower", "upper", "work", "target")
-	write(t, d[0]+"/file", "a")
-	if err := Bind(d[0], d[3], BindOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	if err := (Overlay{Lower: d[3:], Upper: d[1], Work: d[2]}).MountReplacing(d[3]); err != nil {
-		t.Fatal(err)
-	}
-	defer Detach(d[3])
-	wantContent(t, d[3]+"/file", "a")
-	write(t, d[3]+"/file", "b")
-	wantContent(t, d[0]+"/file", "a")
-	wantContent(t, d[1]+"/file", "b")
-}

@@ -3,6 +3,7 @@ package mount
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,29 +28,14 @@ type Overlay struct {
 // any character: layers are given one by one, as descriptors from Linux 6.13
 // on and as names before. The least kernel is 6.8.
 //
-// A lower directory that is above or below another one, or above Upper, is
-// unix.ELOOP, except the root of a file system, which may be above.
+// A lower directory may hold Upper and Work, as "/" does. One that is below
+// Upper, or above or below another lower one, is unix.ELOOP.
 func (o Overlay) Mount(target string) error {
 	fd, err := o.create((*layers).byDescriptor)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	return attach(fd, target)
-}
-
-// MountReplacing is Mount for a stack one of whose lower directories is seen
-// through a mount that covers target: that mount is detached when the stack
-// holds it, and the stack takes its place.
-func (o Overlay) MountReplacing(target string) error {
-	fd, err := o.create((*layers).byDescriptor)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	if err := Detach(target); err != nil {
-		return err
-	}
 	return attach(fd, target)
 }
 
@@ -111,9 +97,10 @@ func (l *layers) byDescriptor(key, dir string) error {
 	return l.byName(key, dir)
 }
 
-// byName adds one directory by its name, or by a short one that leads there.
+// byName adds one directory by its name, or by a short one that leads there if
+// it is too long or holds a backslash, which some of the keys take for an escape.
 func (l *layers) byName(key, dir string) error {
-	if len(dir) <= maxString {
+	if len(dir) <= maxString && !strings.ContainsRune(dir, '\\') {
 		return l.checked(key, dir, unix.FsconfigSetString(l.ctx.fd, key, dir))
 	}
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
