@@ -33,7 +33,7 @@ type Status struct {
 	Since   time.Time        `json:"since"`            // of State
 
 	Exited   bool `json:"exited,omitempty"`
-	ExitCode int  `json:"exit_code,omitempty"` // 128 + signal for a signal
+	ExitCode int  `json:"exit_code,omitempty"` // 128 + signal for a signal; or ColdExitCode
 
 	Cycles          int           `json:"cycles"` // completed sleeps
 	ReturnedBytes   int64         `json:"returned_bytes,omitempty"`
@@ -64,3 +64,7 @@ type WakeReport struct {
 	Reason   string                   `json:"reason"`
 	Phases   map[string]time.Duration `json:"phases_ns"`
 }
+
+// ColdExitCode is the exit code of a service whose checkpoint can not be
+// restored, and which has to start from nothing. No program ends with it.
+const ColdExitCode = 256

@@ -190,16 +190,12 @@ func (s *service) wakeFailed(err error) error {
 	}
 	reason := "checkpoint can not be restored: " + err.Error()
 	s.set(func(st *Status) {
-		st.State, st.Since, st.Exited, st.ExitCode, st.Reason = host.Exited, time.Now(), true, coldExitCode, reason
+		st.State, st.Since, st.Exited, st.ExitCode, st.Reason = host.Exited, time.Now(), true, ColdExitCode, reason
 	})
 	s.event(host.EventCold, reason, nil)
-	s.event(host.EventExit, reason, map[string]string{"exit_code": fmt.Sprint(coldExitCode), "cold": "true"})
+	s.event(host.EventExit, reason, map[string]string{"exit_code": fmt.Sprint(ColdExitCode), "cold": "true"})
 	return err
 }
-
-// coldExitCode is reported for a service whose checkpoint was lost; no program
-// ends with it.
-const coldExitCode = 256
 
 // connections counts the parked sockets that are connected.
 func connections(spec *checkpoint.Spec) int {
