@@ -146,9 +146,6 @@ func (c *processCompiler) sysV(v *VMASpec) {
 // finish gives a mapping what mmap can not.
 func (c *processCompiler) finish(v *VMASpec) {
 	start, lenBytes := uint64(v.Start), v.Len()
-	if v.Lock {
-		c.call(sysMlock2, start, lenBytes, mlockOnFault)
-	}
 	for _, advice := range v.Advice {
 		if advice == madvHugePage || advice == madvNoHugePage || advice == madvMergeable {
 			c.try(sysMadvise, start, lenBytes, uint64(advice)) // hints; not for mappings of files
@@ -158,6 +155,9 @@ func (c *processCompiler) finish(v *VMASpec) {
 	}
 	for _, g := range v.Guards {
 		c.call(sysMadvise, uint64(g.Start), uint64(g.End-g.Start), madvGuardInstall)
+	}
+	if v.Lock { // last: locked memory takes no guards
+		c.call(sysMlock2, start, lenBytes, mlockOnFault)
 	}
 }
 

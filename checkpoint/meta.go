@@ -92,6 +92,11 @@ func (s *Spec) validate() error {
 			return err
 		}
 	}
+	for _, f := range s.Verify {
+		if f.Process < 0 || f.Process >= len(s.Processes) || len(f.Hashes)%8 != 0 {
+			return fmt.Errorf("load checkpoint: fingerprint of process %d: %w", f.Process, host.ErrCorrupt)
+		}
+	}
 	return nil
 }
 

@@ -94,7 +94,7 @@ func (d *dump) sharesWithAnother(i int) (string, error) {
 	return "", nil
 }
 
-// connect fills in what descriptors say about processes and each other.
+// connect fills in what timers and descriptors say about tasks and each other.
 func (d *dump) connect() error {
 	inner := map[int32]int32{}
 	for i, p := range d.tree.processes {
@@ -103,6 +103,10 @@ func (d *dump) connect() error {
 		}
 	}
 	for i := range d.spec.Processes {
+		for j := range d.spec.Processes[i].Timers {
+			t := &d.spec.Processes[i].Timers[j]
+			t.TID = int(inner[int32(t.TID)])
+		}
 		descriptors := d.spec.Processes[i].Descriptors
 		signals := map[int]bool{}
 		for j := range descriptors {

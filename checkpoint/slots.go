@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"torpor/host"
 	"torpor/kernel/proc"
 )
 
@@ -57,7 +58,7 @@ func (t *slotTable) allocate(lenBytes uint64) (ImageOffset, error) {
 		at = max(at, e.end+t.gap)
 	}
 	if at+size+t.gap > 2*imageLimit-1 {
-		return 0, fmt.Errorf("allocate %d bytes of the pages image: no room behind %d slots", lenBytes, len(t.used))
+		return 0, &host.Refusal{Reasons: []string{fmt.Sprintf("a mapping of %d bytes does not fit into the pages image behind %d others", lenBytes, len(t.used))}}
 	}
 	t.claim(at, at+size)
 	return at, nil

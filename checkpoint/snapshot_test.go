@@ -34,6 +34,10 @@ func (tree *testTree) snapshot() snapshot {
 		inner[strconv.Itoa(pid)] = strconv.Itoa(status.NSPIDs[len(status.NSPIDs)-1])
 	}
 	for _, pid := range pids {
+		if status, err := proc.ReadStatus(pid, pid); err == nil && status.State == 'Z' {
+			s[inner[strconv.Itoa(pid)]] = "zombie"
+			continue
+		}
 		s.process(tree.t, pid, inner)
 	}
 	return s

@@ -89,7 +89,7 @@ func (s *Stub) start(file *os.File, area areaRange, o ArmOptions) error {
 	if err := runStub(file, draft, area, o); err != nil {
 		return err
 	}
-	if s.PID, err = newChild(adopter(o), before); err != nil {
+	if s.PID, err = newStub(adopter(o), before); err != nil {
 		return err
 	}
 	if o.AddToCgroups != nil {
@@ -157,15 +157,23 @@ func runStub(script *os.File, p *program, area areaRange, o ArmOptions) error {
 	return nil
 }
 
-// newChild waits for a child of pid that was not there before.
-func newChild(pid int, before []int) (int, error) {
+// newStub waits until a child of pid that was not there before waits for its
+// tracer. Before that it has descriptors and signals that are not its own.
+func newStub(pid int, before []int) (int, error) {
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
 		children, err := proc.Children(pid)
 		if err != nil {
 			return 0, fmt.Errorf("find stub: %w", err)
 		}
 		for _, child := range children {
-			if !slices.Contains(before, child) {
+			if slices.Contains(before, child) {
+				continue
+			}
+			status, err := proc.ReadStatus(child, child)
+			if err != nil || status.Name != StubName {
+				continue
+			}
+			if call, err := proc.CurrentCall(child); err == nil && call == sysPause {
 				return child, nil
 			}
 		}

@@ -45,6 +45,7 @@ const (
 	sysPidfdGetfd     = 438
 	sysBrk            = 12
 	sysShmctl         = 31
+	sysPause          = 34
 	sysClone          = 56
 	sysVfork          = 58
 	sysPersonality    = 135

@@ -53,6 +53,12 @@ func PrivatePages(pagemap *os.File, start, end Addr) ([]PageRange, error) {
 	})
 }
 
+// PresentPages returns the pages in [start, end) that the process has in
+// memory or swap, whosever they are. Least kernel: 6.7.
+func PresentPages(pagemap *os.File, start, end Addr) ([]PageRange, error) {
+	return scan(pagemap, pmScanArg{start: uint64(start), end: uint64(end), anyof: PagePresent | PageSwapped})
+}
+
 func scan(pagemap *os.File, arg pmScanArg) ([]PageRange, error) {
 	var found []PageRange
 	regions := make([]pageRegion, 1024)
