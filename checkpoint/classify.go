@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -39,13 +38,13 @@ func devString(dev uint64) string {
 
 // classifier decides for every mapping of a process how it is rebuilt.
 type classifier struct {
-	pid     int
-	image   imageFile
-	park    *parking
-	parked  map[string]Slot // "dev:inode:write" -> Slot of an open file
-	pagemap *os.File
-	lock    bool // lock image mappings on fault
-	reasons []string
+	pid      int
+	image    imageFile
+	park     *parking
+	parked   map[string]Slot // "dev:inode:write" -> Slot of an open file
+	pagemap  *os.File
+	discards discards
+	reasons  []string
 }
 
 // classify returns the mappings of a process. It refuses, naming each, those
@@ -124,8 +123,11 @@ func (c *classifier) kind(m *mapping) error {
 	m.takeGuards()
 	m.takeAdvice()
 	switch {
+	case c.discards == discardsZero && v.Inode == 0 && len(m.pages) > 0 && !v.Has("gd"):
+		m.spec.Kind, m.fresh = VMACopied, true
+		return nil
 	case c.image.maps(v):
-		m.spec.Kind, m.spec.Offset, m.spec.Lock = VMAImage, ImageOffset(v.Offset), c.lock
+		m.spec.Kind, m.spec.Offset, m.spec.Lock = VMAImage, ImageOffset(v.Offset), c.discards == discardsFail
 		return nil
 	case v.Has("gd"):
 		m.spec.Kind, m.fresh = VMAStack, true
@@ -139,7 +141,7 @@ func (c *classifier) kind(m *mapping) error {
 	case len(m.pages) == 0:
 		return c.file(m, false)
 	}
-	m.spec.Kind, m.fresh, m.spec.Lock = VMAImage, true, c.lock
+	m.spec.Kind, m.fresh, m.spec.Lock = VMAImage, true, c.discards == discardsFail
 	return nil
 }
 
@@ -208,20 +210,4 @@ func (c *classifier) file(m *mapping, write bool) error {
 	}
 	c.parked[key], m.spec.File = slot, slot
 	return nil
-}
-
-// breaksOnFailedDiscard reports whether a process is of a runtime that treats
-// a failing MADV_DONTNEED as fatal: V8 and the allocators of Chromium. They do
-// not rely on zeros behind it, so their memory is not locked.
-func breaksOnFailedDiscard(vmas []proc.VMA) bool {
-	for i := range vmas {
-		name := filepath.Base(vmas[i].Name)
-		switch {
-		case name == "node", name == "nodejs", name == "deno", name == "electron", name == "chrome", name == "chromium":
-			return true
-		case strings.HasPrefix(name, "libnode.so"), strings.HasPrefix(name, "libv8"):
-			return true
-		}
-	}
-	return false
 }

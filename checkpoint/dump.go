@@ -31,6 +31,8 @@ type DumpOptions struct {
 	Verify bool
 	// At is called between the steps, for tests that fail or kill there.
 	At func(step string) error
+
+	locking locking
 }
 
 // DumpReport says what a dump did.
@@ -172,7 +174,7 @@ func (d *dump) collect() error {
 		if err != nil {
 			return err
 		}
-		c := &classifier{pid: p.pid, image: imageFile{id.Dev, id.Inode}, park: d.park, parked: parked, lock: !breaksOnFailedDiscard(vmas)}
+		c := &classifier{pid: p.pid, image: imageFile{id.Dev, id.Inode}, park: d.park, parked: parked, discards: d.locking.choose(vmas)}
 		mappings, err := c.classify(vmas)
 		if err != nil {
 			return err
