@@ -24,17 +24,17 @@ func startWatch(h *checkpoint.Holder, spec *checkpoint.Spec, packets chan<- stri
 		return nil, err
 	}
 	w := &watch{set: set, stop: make(chan struct{})}
-	targets := map[int32]string{}
+	targets, watched := map[int32]string{}, map[string]bool{}
 	for i := range spec.Processes {
 		for _, d := range spec.Processes[i].Descriptors {
-			if !wakes(d) {
-				continue
+			if watched[d.Target] || !wakes(d) {
+				continue // nginx's workers share their listening socket
 			}
 			if err := w.add(h, d); err != nil {
 				set.Close()
 				return nil, err
 			}
-			targets[int32(d.Slot)] = d.Target
+			targets[int32(d.Slot)], watched[d.Target] = d.Target, true
 		}
 	}
 	owner.Go(func() {
