@@ -34,6 +34,10 @@ func (i *idleness) active(now time.Time, why string) { i.activeAt, i.why = now, 
 // over.
 func (s *service) tick() {
 	st := s.snapshot()
+	if st.State == host.Asleep {
+		s.rearmLate(time.Now())
+		return
+	}
 	if st.State != host.Awake || s.target.SleepAfter == 0 || s.target.NoSleepReason != "" {
 		return
 	}

@@ -36,7 +36,6 @@ type service struct {
 	probe   probe
 	stub    *checkpoint.Stub // while asleep; nil if it could not be armed
 	watch   *watch
-	killed  int       // exits to expect from our own kill
 	retryAt time.Time // of the next try to sleep after a refusal
 
 	mu     sync.Mutex
@@ -181,7 +180,6 @@ func (s *service) find() error {
 	if err := killAll(alive); err != nil {
 		return err
 	}
-	s.killed = 1
 	s.set(func(st *Status) { st.State, st.Since = host.Asleep, spec.Created })
 	return s.arm(spec)
 }
@@ -267,8 +265,7 @@ func killAll(pids []int) error {
 
 // exited handles a report of init.
 func (s *service) exited(record exitRecord) {
-	if s.killed > 0 && record.signal() == sigKill {
-		s.killed--
+	if !s.ended(record) {
 		return
 	}
 	s.set(func(st *Status) {
@@ -277,6 +274,27 @@ func (s *service) exited(record exitRecord) {
 		st.Reason = record.String()
 	})
 	s.event(host.EventExit, record.String(), map[string]string{"exit_code": fmt.Sprint(record.code())})
+}
+
+// ended tells the application's own end from the kills that sleeping, and
+// wakes that failed, consist of. Their reports may come late, even after the
+// next wake: the truth is whether the process is there.
+func (s *service) ended(record exitRecord) bool {
+	switch s.snapshot().State {
+	case host.Sleeping, host.Asleep, host.Waking, host.Exited:
+		return false
+	}
+	children, err := proc.Children(s.target.InitPID)
+	if err != nil {
+		return true // init is gone, and everything with it
+	}
+	for _, pid := range children {
+		status, err := proc.ReadStatus(pid, pid)
+		if err == nil && status.State != 'Z' && status.NSPIDs[len(status.NSPIDs)-1] == record.pid {
+			return false
+		}
+	}
+	return true
 }
 
 // set changes the status that others read.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"torpor/checkpoint"
@@ -57,7 +56,6 @@ func (s *service) dump() (*SleepReport, error) {
 		s.set(func(st *Status) { st.State = host.Awake })
 		return nil, err
 	}
-	s.killed++
 	d.Phases["check"] = checked
 	held := connections(d.Spec)
 	report := &SleepReport{WrittenBytes: d.WrittenBytes, ReturnedBytes: d.ResidentBytes, Processes: len(d.Spec.Processes),
@@ -69,14 +67,35 @@ func (s *service) dump() (*SleepReport, error) {
 		st.Cycles++
 		st.ReturnedBytes, st.ConnectionsHeld, st.LastSleep = d.ResidentBytes, held, report.Duration
 	})
-	// It is asleep already: a stub that can not be made now is tried again at
-	// the wake.
-	err = s.arm(d.Spec)
+	// It is asleep already: what fails now is tried again.
+	s.rearm(d.Spec)
 	report.Phases["arm"] = time.Since(now)
-	if err != nil {
+	return report, nil
+}
+
+// rearmAfter is the pause before a stub that could not be made, or that
+// failed, is made again: the packet that wakes may still be there.
+const rearmAfter = 2 * time.Second
+
+// rearm arms, or says why not and lets tick try again.
+func (s *service) rearm(spec *checkpoint.Spec) {
+	if err := s.arm(spec); err != nil {
+		s.retryAt = time.Now().Add(rearmAfter)
 		s.event(host.EventError, "arm: "+err.Error(), nil)
 	}
-	return report, nil
+}
+
+// rearmLate is rearm for a sleeping service whose last try failed.
+func (s *service) rearmLate(now time.Time) {
+	if s.watch != nil || now.Before(s.retryAt) {
+		return
+	}
+	spec, err := checkpoint.ReadSpec(s.target.CheckpointDir)
+	if err != nil {
+		s.retryAt = now.Add(rearmAfter)
+		return
+	}
+	s.rearm(spec)
 }
 
 // list returns what lists the service's processes. A process in its cgroup
@@ -117,11 +136,13 @@ func (s *service) refused(err error) {
 
 // arm makes the stub and begins to watch the parked sockets.
 func (s *service) arm(spec *checkpoint.Spec) error {
-	stub, err := checkpoint.Arm(spec, checkpoint.ArmOptions{Holder: s.holder, Join: s.target.InitPID, AddToCgroups: s.cgroups.Add})
+	var err error
+	if s.stub == nil {
+		s.stub, err = checkpoint.Arm(spec, checkpoint.ArmOptions{Holder: s.holder, Join: s.target.InitPID, AddToCgroups: s.cgroups.Add})
+	}
 	if err != nil {
 		return err
 	}
-	s.stub = stub
 	s.watch, err = startWatch(s.holder, spec, s.packets, &s.helpers)
 	return err
 }
@@ -176,17 +197,23 @@ func (s *service) restore() (*checkpoint.RestoreReport, error) {
 	if err != nil {
 		return nil, err
 	}
-	return report, s.holder.Release()
+	// It runs: duplicates of its descriptors that stay parked are no reason to
+	// call the wake failed. The next sleep releases them.
+	if err := s.holder.Release(); err != nil {
+		s.event(host.EventError, "release parked descriptors: "+err.Error(), nil)
+	}
+	return report, nil
 }
 
 // wakeFailed decides what a failed wake leaves behind: a checkpoint that can
 // be tried again, or, when it is not usable, an exit for which the daemon
 // starts the service cold.
 func (s *service) wakeFailed(err error) error {
-	spec, readErr := checkpoint.ReadSpec(s.target.CheckpointDir)
+	_, readErr := checkpoint.ReadSpec(s.target.CheckpointDir)
 	if readErr == nil && !errors.Is(err, host.ErrCorrupt) {
 		s.set(func(st *Status) { st.State, st.Reason = host.Asleep, "wake failed: "+err.Error() })
-		return errors.Join(err, s.arm(spec))
+		s.retryAt = time.Now().Add(rearmAfter)
+		return err
 	}
 	reason := "checkpoint can not be restored: " + err.Error()
 	s.set(func(st *Status) {
@@ -227,5 +254,3 @@ func (s *service) forget() error {
 	}
 	return errors.Join(errs...)
 }
-
-const sigKill = int(syscall.SIGKILL)
