@@ -33,7 +33,7 @@ var processProbes = []probe{
 	{Feature{"root", true, "making containers, tracing their processes, restoring their owners",
 		"no service can be started, put to sleep or woken", asRoot}, tryRoot},
 	{Feature{"ptrace", true, "stopping processes with their seccomp filters suspended (PTRACE_SEIZE, PTRACE_O_SUSPEND_SECCOMP)",
-		"no process can be dumped or restored", configured("CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP") + "; " + outside}, tryPtrace},
+		"no process can be dumped or restored", configured("CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP") + "; set the sysctl kernel.yama.ptrace_scope below 3; " + outside}, tryPtrace},
 	{Feature{"set-tid", true, "giving restored processes and threads their old ids (clone3 with set_tid)",
 		"no process can be restored", newKernel}, trySetTID},
 	{Feature{"pidfd", true, "parking descriptors of sleeping services (pidfd_open, pidfd_getfd)",
@@ -48,6 +48,10 @@ var processProbes = []probe{
 		"programs with a C library of 2022 or later can not sleep", newKernel}, tryRseq},
 	{Feature{"children", true, "finding all processes of a service (/proc/PID/task/TID/children)",
 		"no process tree can be dumped", configured("CONFIG_PROC_CHILDREN")}, tryChildren},
+	{Feature{"current-call", true, "seeing that a process waits to be restored (/proc/PID/syscall)",
+		"no process can be restored", outside}, tryCurrentCall},
+	{Feature{"timers", false, "carrying POSIX timers over sleep (PR_TIMER_CREATE_RESTORE_IDS)",
+		"programs that use timer_create can not sleep", "boot Linux 6.15 or later if there are such programs"}, tryTimers},
 	{Feature{"kcmp", false, "telling what two processes share (kcmp)",
 		"processes that share memory or descriptors without being threads are not noticed and would be torn apart", configured("CONFIG_KCMP")}, tryKcmp},
 }
@@ -208,6 +212,27 @@ func tryChildren(m *machine) (string, error) {
 			}
 		}
 		return fmt.Errorf("list children: process %d is not among them", s.pid)
+	})
+}
+
+// tryCurrentCall looks for the call that the subject was stopped in. Calls made
+// in it since may have left another one.
+func tryCurrentCall(m *machine) (string, error) {
+	return "", m.onSubject(func(s *subject) error {
+		_, err := proc.CurrentCall(s.pid)
+		return err
+	})
+}
+
+// tryTimers asks whether ids of timers can be chosen.
+func tryTimers(m *machine) (string, error) {
+	const restoreIDs, get = 77, 2 // PR_TIMER_CREATE_RESTORE_IDS and ..._GET of linux/prctl.h
+	return "", m.onSubject(func(s *subject) error {
+		if _, err := os.ReadFile(fmt.Sprintf("/proc/%d/timers", s.pid)); err != nil {
+			return err
+		}
+		_, err := s.call(unix.SYS_PRCTL, restoreIDs, get, 0, 0, 0)
+		return err
 	})
 }
 
