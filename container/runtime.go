@@ -1,11 +1,13 @@
 package container
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,6 +67,16 @@ func (r *Runtime) Start(ctx context.Context, id host.ContainerID) error {
 	return r.run(r.command(ctx, "start", string(id)), "start", id)
 }
 
+// Kill sends a signal to the container's init, or to every process in its
+// cgroup. Errors: host.ErrNotFound.
+func (r *Runtime) Kill(ctx context.Context, id host.ContainerID, signal syscall.Signal, all bool) error {
+	args := []string{"kill"}
+	if all {
+		args = append(args, "--all")
+	}
+	return r.run(r.command(ctx, append(args, string(id), strconv.Itoa(int(signal)))...), "signal", id)
+}
+
 // Delete kills what is left of a container and removes it from the runtime. A
 // container that does not exist is not an error.
 func (r *Runtime) Delete(ctx context.Context, id host.ContainerID) error {
@@ -98,34 +110,6 @@ func (r *Runtime) State(ctx context.Context, id host.ContainerID) (State, error)
 	return state, nil
 }
 
-// ExecSpec is a command run in a container beside the application.
-type ExecSpec struct {
-	Args       []string
-	Env        []string // additional
-	WorkingDir string
-	User       string // uid[:gid]
-	TTY        bool
-}
-
-// ExecArgs is the command line that runs e in a container with the caller's
-// own standard streams; its exit code is the command's.
-func (r *Runtime) ExecArgs(id host.ContainerID, e ExecSpec) []string {
-	args := []string{r.Path, "--root", r.Root, "exec"}
-	if e.TTY {
-		args = append(args, "--tty")
-	}
-	if e.WorkingDir != "" {
-		args = append(args, "--cwd", e.WorkingDir)
-	}
-	if e.User != "" {
-		args = append(args, "--user", e.User)
-	}
-	for _, v := range e.Env {
-		args = append(args, "--env", v)
-	}
-	return append(append(args, string(id)), e.Args...)
-}
-
 func (r *Runtime) command(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, r.Path, append([]string{"--root", r.Root, "--log-format", "json"}, args...)...)
 }
@@ -133,37 +117,55 @@ func (r *Runtime) command(ctx context.Context, args ...string) *exec.Cmd {
 // run runs a runtime command. The runtime's own message, from its log, becomes
 // the error: its standard error may be the service's.
 func (r *Runtime) run(cmd *exec.Cmd, verb string, id host.ContainerID) error {
+	message, err := r.logged(cmd)
+	if err == nil {
+		return nil
+	}
+	if message == "" {
+		return fmt.Errorf("%s container %s: %w", verb, id, err)
+	}
+	if kind := kindOf(message); kind != nil {
+		return fmt.Errorf("%s container %s: %s: %w", verb, id, message, kind)
+	}
+	return fmt.Errorf("%s container %s: %s", verb, id, message)
+}
+
+// logged runs a command and returns the last error of its log.
+func (r *Runtime) logged(cmd *exec.Cmd) (string, error) {
 	log, err := os.CreateTemp("", "torpor-runtime-")
 	if err != nil {
-		return fmt.Errorf("%s container %s: %w", verb, id, err)
+		return "", err
 	}
 	defer os.Remove(log.Name())
 	defer log.Close()
 	cmd.Args = append([]string{cmd.Args[0], "--log", log.Name()}, cmd.Args[1:]...)
 	err = cmd.Run()
 	if err == nil {
-		return nil
+		return "", nil
 	}
-	message := lastMessage(log.Name())
-	if message == "" {
-		message = err.Error()
+	return lastMessage(log), err
+}
+
+// kindOf reads runc's and crun's words for a container that is not there, or
+// there already.
+func kindOf(message string) error {
+	switch {
+	case strings.Contains(message, "container does not exist"),
+		strings.Contains(message, "error opening file") && strings.Contains(message, "/status`"):
+		return host.ErrNotFound
+	case strings.Contains(message, "given ID already exists"), strings.Contains(message, "already exists"):
+		return host.ErrExists
 	}
-	if strings.Contains(message, "does not exist") {
-		return fmt.Errorf("%s container %s: %s: %w", verb, id, message, host.ErrNotFound)
-	}
-	return fmt.Errorf("%s container %s: %s", verb, id, message)
+	return nil
 }
 
 // lastMessage returns the last error in a runtime's JSON log.
-func lastMessage(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
+func lastMessage(log io.Reader) string {
 	message := ""
-	for line := range bytes.Lines(b) {
+	lines := bufio.NewScanner(log)
+	for lines.Scan() {
 		var entry struct{ Level, Msg string }
-		if json.Unmarshal(line, &entry) == nil && entry.Level == "error" {
+		if json.Unmarshal(lines.Bytes(), &entry) == nil && (entry.Level == "error" || entry.Level == "fatal") {
 			message = entry.Msg
 		}
 	}

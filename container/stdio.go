@@ -7,6 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
+
+	"torpor/host"
 )
 
 // Stdio is how a container's init and application speak with the host: FIFOs
@@ -83,7 +86,20 @@ func newFIFO(path string, uid, gid int) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// socketPathMost is what sun_path of unix(7) holds before its zero byte.
+const socketPathMost = 107
+
+func checkSocketPath(path string) error {
+	if len(path) > socketPathMost {
+		return fmt.Errorf("make socket %s: its path has %d bytes, at most %d are possible (use a shorter state directory or name): %w", path, len(path), socketPathMost, host.ErrInvalid)
+	}
+	return nil
+}
+
 func newSocket(path string) (*os.File, error) {
+	if err := checkSocketPath(path); err != nil {
+		return nil, err
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
@@ -119,6 +135,9 @@ type consoleSocket struct {
 }
 
 func newConsoleSocket(path string) (*consoleSocket, error) {
+	if err := checkSocketPath(path); err != nil {
+		return nil, err
+	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove old socket: %w", err)
 	}
@@ -129,7 +148,14 @@ func newConsoleSocket(path string) (*consoleSocket, error) {
 	return &consoleSocket{path, l}, nil
 }
 
+// consoleWait bounds the wait for a terminal: a runtime sends it before it
+// reports that the container was created.
+const consoleWait = 10 * time.Second
+
 func (c *consoleSocket) receive() (*os.File, error) {
+	if err := c.listener.SetDeadline(time.Now().Add(consoleWait)); err != nil {
+		return nil, fmt.Errorf("receive terminal: %w", err)
+	}
 	conn, err := c.listener.AcceptUnix()
 	if err != nil {
 		return nil, fmt.Errorf("receive terminal: %w", err)
@@ -153,3 +179,11 @@ func (c *consoleSocket) receive() (*os.File, error) {
 }
 
 func (c *consoleSocket) close() { c.listener.Close() }
+
+func closeAll(files ...*os.File) {
+	for _, f := range files {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
