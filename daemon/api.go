@@ -6,7 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
+	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,38 +35,21 @@ func (d *Daemon) routes() http.Handler {
 		all, err := d.status(r.Context(), host.ProjectName(r.URL.Query().Get("project")))
 		keeper.Answer(w, all, err)
 	})
-	mux.HandleFunc("POST /v1/services/{id}/sleep", d.onKeeper(func(ctx context.Context, k *keeper.Client, id host.ContainerID) (any, error) {
+	mux.HandleFunc("POST /v1/services/{id}/sleep", d.onKeeper(func(ctx context.Context, k keepers, id host.ContainerID) (any, error) {
 		return k.Sleep(ctx, id)
 	}))
-	mux.HandleFunc("POST /v1/services/{id}/wake", d.onKeeper(func(ctx context.Context, k *keeper.Client, id host.ContainerID) (any, error) {
+	mux.HandleFunc("POST /v1/services/{id}/wake", d.onKeeper(func(ctx context.Context, k keepers, id host.ContainerID) (any, error) {
 		return k.Wake(ctx, id, "torpor wake")
 	}))
-	mux.HandleFunc("POST /v1/services/{id}/start", d.onUnit(func(ctx context.Context, u *unit) error {
-		u.record.WantRunning = true
-		if err := u.save(); err != nil || u.init != 0 {
-			return err
-		}
-		return u.start(ctx)
-	}))
-	mux.HandleFunc("POST /v1/services/{id}/stop", d.onUnit(func(ctx context.Context, u *unit) error { return u.stop(ctx) }))
-	mux.HandleFunc("POST /v1/services/{id}/restart", d.onUnit(func(ctx context.Context, u *unit) error {
-		if err := u.stop(ctx); err != nil {
-			return err
-		}
-		u.record.WantRunning = true
-		if err := u.save(); err != nil {
-			return err
-		}
-		return u.start(ctx)
-	}))
+	mux.HandleFunc("POST /v1/start", stream(d.startAll))
+	mux.HandleFunc("POST /v1/stop", stream(d.stopAll))
+	mux.HandleFunc("POST /v1/restart", stream(d.restartAll))
+	mux.HandleFunc("POST /v1/remove", stream(d.removeAll))
 	mux.HandleFunc("POST /v1/services/{id}/exec", d.exec)
 	mux.HandleFunc("GET /v1/logs", d.logs)
 	mux.HandleFunc("GET /v1/events", d.streamEvents)
 	mux.HandleFunc("GET /v1/images", func(w http.ResponseWriter, _ *http.Request) { keeper.Answer(w, d.images.List(), nil) })
-	mux.HandleFunc("POST /v1/images/pull", stream(func(ctx context.Context, r ImageRequest, tell func(Progress)) error {
-		_, err := d.pull(ctx, r.Name, r.Platform, tell)
-		return err
-	}))
+	mux.HandleFunc("POST /v1/images/pull", stream(d.pullImage))
 	mux.HandleFunc("POST /v1/images/import", stream(d.importImages))
 	mux.HandleFunc("POST /v1/images/remove", func(w http.ResponseWriter, r *http.Request) {
 		var request ImageRequest
@@ -87,12 +71,20 @@ type ImageRequest struct {
 	Force    bool   `json:"force,omitempty"`
 }
 
+func (d *Daemon) pullImage(ctx context.Context, r ImageRequest, tell func(Progress)) error {
+	img, err := d.images.Pull(ctx, r.Name, image.PullOptions{Platform: r.Platform, Policy: host.PullAlways, Progress: tellOf(r.Name, tell)})
+	if err != nil {
+		return err
+	}
+	tell(Progress{Subject: r.Name, What: "pulled", Detail: string(img.ID)})
+	d.events.send(host.Event{Time: time.Now(), Type: host.EventPull, Reason: r.Name})
+	return nil
+}
+
 func (d *Daemon) importImages(ctx context.Context, r ImageRequest, tell func(Progress)) error {
-	images, err := d.images.Import(ctx, r.Path, image.ImportOptions{Name: r.Name, Platform: r.Platform, Progress: func(p image.Progress) {
-		tell(Progress{Subject: p.Ref, What: string(p.Phase), Detail: progressDetail(p)})
-	}})
+	images, err := d.images.Import(ctx, r.Path, image.ImportOptions{Name: r.Name, Platform: r.Platform, Progress: tellOf(r.Path, tell)})
 	for _, img := range images {
-		tell(Progress{Subject: fmt.Sprint(img.Refs), What: "imported", Detail: string(img.ID)})
+		tell(Progress{Subject: strings.Join(img.Refs, ", "), What: "imported", Detail: string(img.ID)})
 	}
 	return err
 }
@@ -119,25 +111,15 @@ func stream[R any](f func(context.Context, R, func(Progress)) error) http.Handle
 		if err := f(r.Context(), request, tell); err != nil {
 			message, kind := keeper.Describe(err)
 			tell(Progress{Error: message, Kind: kind})
-		}
-	}
-}
-
-// onUnit runs f on the goroutine of the unit that the request names. It is not
-// interrupted when the client goes: half a stop helps nobody.
-func (d *Daemon) onUnit(f func(context.Context, *unit) error) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		id := host.ContainerID(r.PathValue("id"))
-		u := d.unit(id)
-		if u == nil {
-			keeper.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
 			return
 		}
-		keeper.Answer(w, nil, u.try(func() error { return f(context.WithoutCancel(r.Context()), u) }))
+		tell(Progress{Done: true})
 	}
 }
 
-func (d *Daemon) onKeeper(f func(context.Context, *keeper.Client, host.ContainerID) (any, error)) http.HandlerFunc {
+// onKeeper asks the keeper about the container that the request names, while
+// that runs and no healthcheck does.
+func (d *Daemon) onKeeper(f func(context.Context, keepers, host.ContainerID) (any, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		id := host.ContainerID(r.PathValue("id"))
 		client, err := d.keeper.get(r.Context())
@@ -145,83 +127,46 @@ func (d *Daemon) onKeeper(f func(context.Context, *keeper.Client, host.Container
 			keeper.Answer(w, nil, err)
 			return
 		}
-		if u := d.unit(id); u == nil {
+		u := d.unit(id)
+		if u == nil {
 			keeper.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
 			return
-		} else if state, _, _ := u.snapshot(); state != host.Awake {
-			keeper.Answer(w, nil, fmt.Errorf("service %s is %s: %w", id, state, host.ErrInvalid))
+		}
+		if state, _, _ := u.snapshot(); state != host.Awake {
+			keeper.Answer(w, nil, &host.Refusal{Reasons: []string{fmt.Sprintf("%s is %s, not running", id, state)}})
 			return
 		}
+		u.probing.Lock()
+		defer u.probing.Unlock()
 		result, err := f(r.Context(), client, id)
 		keeper.Answer(w, result, err)
 	}
 }
 
-// exec wakes the service and returns the runtime's command line.
+// exec wakes the service and returns the runtime's command line. That counts
+// as activity; while the command runs, the service does not fall asleep.
 func (d *Daemon) exec(w http.ResponseWriter, r *http.Request) {
 	var request ExecRequest
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil || len(request.Args) == 0 {
 		keeper.Answer(w, nil, fmt.Errorf("decode request: %w", errors.Join(err, host.ErrInvalid)))
 		return
 	}
-	d.onKeeper(func(ctx context.Context, k *keeper.Client, id host.ContainerID) (any, error) {
-		if err := k.Activity(ctx, id); err != nil {
-			return nil, err
-		}
+	d.onKeeper(func(ctx context.Context, k keepers, id host.ContainerID) (any, error) {
 		if _, err := k.Wake(ctx, id, "exec"); err != nil {
 			return nil, err
 		}
+		if err := k.Activity(ctx, id); err != nil {
+			return nil, err
+		}
+		if request.User != "" {
+			user, err := container.ResolveUser(filepath.Join(d.config.serviceDir(id), "bundle", "rootfs"), request.User, nil)
+			if err != nil {
+				return nil, err
+			}
+			request.User = fmt.Sprintf("%d:%d", user.UID, user.GID)
+		}
 		return d.runtime.ExecArgs(id, container.ExecSpec(request)), nil
 	})(w, r)
-}
-
-// logs streams lines of the named containers, or of a project's.
-func (d *Daemon) logs(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	o := LogOptions{Tail: -1, Follow: q.Get("follow") != ""}
-	if n, err := strconv.Atoi(q.Get("tail")); err == nil {
-		o.Tail = n
-	}
-	if t, err := time.Parse(time.RFC3339Nano, q.Get("since")); err == nil {
-		o.Since = t
-	}
-	w.WriteHeader(http.StatusOK)
-	controller := http.NewResponseController(w)
-	_ = controller.Flush()
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	lines := make(chan NamedLine)
-	var readers sync.WaitGroup
-	for _, id := range q["id"] {
-		u := d.unit(host.ContainerID(id))
-		if u == nil {
-			continue
-		}
-		readers.Go(func() {
-			_ = readLog(ctx, u.logPath(), o, func(line keeper.LogLine) error {
-				select {
-				case lines <- NamedLine{u.id, line}:
-					return nil
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			})
-		})
-	}
-	go func() {
-		readers.Wait()
-		close(lines)
-	}()
-	encoder := json.NewEncoder(w)
-	for line := range lines {
-		if encoder.Encode(line) != nil {
-			cancel()
-			continue // until the readers have ended
-		}
-		if o.Follow {
-			_ = controller.Flush()
-		}
-	}
 }
 
 // streamEvents writes what is kept, then what follows, if asked.

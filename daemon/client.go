@@ -60,22 +60,37 @@ func (c *Client) lines(ctx context.Context, method, path string, in any, f func(
 	if ctx.Err() != nil {
 		return nil
 	}
-	return scanner.Err()
+	if err := scanner.Err(); err != nil {
+		return fmt.Errorf("read answer of daemon: %w", err)
+	}
+	return nil
 }
 
 // progress runs a streamed request and returns its error.
 func (c *Client) progress(ctx context.Context, path string, in any, tell func(Progress)) error {
-	return c.lines(ctx, http.MethodPost, path, in, func(line []byte) error {
+	done := false
+	err := c.lines(ctx, http.MethodPost, path, in, func(line []byte) error {
 		var p Progress
 		if err := json.Unmarshal(line, &p); err != nil {
 			return fmt.Errorf("decode progress: %w", err)
 		}
-		if p.Error != "" {
+		switch {
+		case p.Error != "":
 			return keeper.Restore(p.Error, p.Kind)
+		case p.Done:
+			done = true
+		default:
+			tell(p)
 		}
-		tell(p)
 		return nil
 	})
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err == nil && !done:
+		return errors.New("reach daemon: it ended before it was done; when it runs again, repeat the command")
+	}
+	return err
 }
 
 // Up makes a project's services run.
@@ -113,19 +128,25 @@ func (c *Client) Wake(ctx context.Context, id host.ContainerID) (keeper.WakeRepo
 	return report, err
 }
 
-// Start, Stop and Restart do so with one container.
-func (c *Client) Start(ctx context.Context, id host.ContainerID) error {
-	return c.call(ctx, http.MethodPost, servicePath(id, "start"), nil, nil)
+// Start starts containers, each after those that it depends on.
+func (c *Client) Start(ctx context.Context, r BatchRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/start", r, tell)
 }
 
-// Stop ends a container's application as its spec says.
-func (c *Client) Stop(ctx context.Context, id host.ContainerID) error {
-	return c.call(ctx, http.MethodPost, servicePath(id, "stop"), nil, nil)
+// Stop stops containers, each after those that depend on it.
+func (c *Client) Stop(ctx context.Context, r BatchRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/stop", r, tell)
 }
 
-// Restart stops and starts a container.
-func (c *Client) Restart(ctx context.Context, id host.ContainerID) error {
-	return c.call(ctx, http.MethodPost, servicePath(id, "restart"), nil, nil)
+// Restart stops and starts containers.
+func (c *Client) Restart(ctx context.Context, r BatchRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/restart", r, tell)
+}
+
+// Remove removes containers; without Force a *host.Refusal names those that
+// run.
+func (c *Client) Remove(ctx context.Context, r RemoveRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/remove", r, tell)
 }
 
 // Exec wakes a service and returns the command line that runs a command in it.

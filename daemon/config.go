@@ -58,22 +58,41 @@ func (c *Config) serviceDir(id host.ContainerID) string {
 	return filepath.Join(c.StateDir, "services", string(id))
 }
 
+// removingDir holds what is on its way out.
+func (c *Config) removingDir() string { return filepath.Join(c.StateDir, "removing") }
+
+// initPath is where containers get their init from.
+func (c *Config) initPath() string { return filepath.Join(c.StateDir, "init") }
+
 // stateVersion is the format of the state directory.
 const stateVersion = 1
 
 // openState makes the state directory or checks that it is of this version.
 func (c *Config) openState() error {
-	for _, dir := range []string{c.StateDir, filepath.Join(c.StateDir, "services"), filepath.Join(c.StateDir, "volumes")} {
+	for _, dir := range []string{c.StateDir, c.RunDir} {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return fmt.Errorf("make directory: %w", err)
+		}
+	}
+	if err := c.checkVersion(); err != nil {
+		return err
+	}
+	for _, dir := range []string{"services", "volumes", "removing"} {
+		if err := os.MkdirAll(filepath.Join(c.StateDir, dir), 0o711); err != nil {
 			return fmt.Errorf("make state directory: %w", err)
 		}
 	}
-	if err := os.MkdirAll(c.RunDir, 0o711); err != nil {
-		return fmt.Errorf("make run directory: %w", err)
-	}
+	return nil
+}
+
+// checkVersion refuses the state directory of another torpor, and what is none.
+func (c *Config) checkVersion() error {
 	path := filepath.Join(c.StateDir, "version")
 	b, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(filepath.Join(c.StateDir, "services")); err == nil {
+			return fmt.Errorf("open state directory %s: it has services but no version file: %w", c.StateDir, host.ErrCorrupt)
+		}
 		return os.WriteFile(path, []byte(strconv.Itoa(stateVersion)+"\n"), 0o644)
 	}
 	if err != nil {

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,23 +24,28 @@ import (
 
 // Daemon is the process behind torpor serve.
 type Daemon struct {
-	config  Config
-	log     *slog.Logger
-	runtime *container.Runtime
-	network *network.Host
-	images  *image.Store
-	keeper  *keeperLink
-	events  *eventLog
-	lock    *os.File
+	config     Config
+	log        *slog.Logger
+	containers containers
+	supplies   supplies
+	runtime    *container.Runtime
+	images     *image.Store
+	keeper     keeperSource
+	events     *eventLog
+	projects   projectLocks
+	close      []func() error
+
+	hosts sync.Mutex // of the containers' hosts files
 
 	mu    sync.Mutex
 	units map[host.ContainerID]*unit
 }
 
-// New opens the state directory, which one daemon at a time may use.
+// New opens the state directory, which one daemon at a time may use. The
+// caller must Serve.
 func New(config Config, log *slog.Logger) (_ *Daemon, err error) {
 	if os.Geteuid() != 0 {
-		return nil, fmt.Errorf("start daemon: it needs root (sudo torpor serve)")
+		return nil, errors.New("start daemon: it needs root (sudo torpor serve)")
 	}
 	if config, err = config.withDefaults(); err != nil {
 		return nil, err
@@ -47,20 +53,61 @@ func New(config Config, log *slog.Logger) (_ *Daemon, err error) {
 	if err := config.openState(); err != nil {
 		return nil, err
 	}
-	d := &Daemon{config: config, log: log, events: newEventLog(), units: map[host.ContainerID]*unit{}, keeper: &keeperLink{config: config}}
-	if d.lock, err = lockState(config.StateDir); err != nil {
+	link := &keeperLink{config: config}
+	d := &Daemon{config: config, log: log, events: newEventLog(), units: map[host.ContainerID]*unit{}, keeper: link}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.closeParts())
+		}
+	}()
+	lock, err := lockState(config.StateDir)
+	if err != nil {
 		return nil, err
 	}
+	d.close = append(d.close, lock.Close)
 	if d.runtime, err = container.OpenRuntime(config.Runtime, filepath.Join(config.RunDir, "runtime")); err != nil {
 		return nil, err
 	}
-	if d.network, err = network.Open(network.Config{StateFile: filepath.Join(config.StateDir, "network.json"), Table: tableName(config.StateDir)}); err != nil {
+	net, err := network.Open(network.Config{StateFile: filepath.Join(config.StateDir, "network.json"), Table: tableName(config.StateDir)})
+	if err != nil {
 		return nil, err
 	}
 	if d.images, err = image.Open(filepath.Join(config.StateDir, "images")); err != nil {
 		return nil, err
 	}
-	return d, os.WriteFile(d.initPath(), blob.InitELF(), 0o755)
+	d.close = append(d.close, d.images.Close)
+	for _, err := range d.images.Damaged() {
+		log.Warn("open images", "error", err)
+	}
+	b := &builder{config: config, runtime: d.runtime, network: net, images: d.images, keeper: link,
+		secrets: &secretStore{dir: filepath.Join(config.RunDir, "secrets")}}
+	d.containers, d.supplies = b, b
+	return d, config.writeInit()
+}
+
+// closeParts lets go of what New opened, the last first.
+func (d *Daemon) closeParts() error {
+	var errs []error
+	for _, f := range slices.Backward(d.close) {
+		errs = append(errs, f())
+	}
+	return errors.Join(errs...)
+}
+
+// writeInit makes the init that containers run. Those that run have an older
+// one open: it is replaced, not changed.
+func (c *Config) writeInit() error {
+	if b, err := os.ReadFile(c.initPath()); err == nil && bytes.Equal(b, blob.InitELF()) {
+		return nil
+	}
+	temporary := c.initPath() + ".new"
+	if err := os.WriteFile(temporary, blob.InitELF(), 0o755); err != nil {
+		return fmt.Errorf("write init: %w", err)
+	}
+	if err := os.Chmod(temporary, 0o755); err != nil {
+		return fmt.Errorf("write init: %w", err)
+	}
+	return os.Rename(temporary, c.initPath())
 }
 
 // tableName keeps the rules of two daemons, with two state directories, apart.
@@ -70,9 +117,6 @@ func tableName(stateDir string) string {
 	}
 	return "torpor" + strings.NewReplacer("/", "_", ".", "_").Replace(stateDir)
 }
-
-// initPath is where containers get their init from.
-func (d *Daemon) initPath() string { return filepath.Join(d.config.StateDir, "init") }
 
 func lockState(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -88,14 +132,22 @@ func lockState(dir string) (*os.File, error) {
 
 // Serve finds the services that run, answers the API until the context ends,
 // and leaves the services as they are. ready is called when requests are
-// answered.
-func (d *Daemon) Serve(ctx context.Context, ready func()) error {
-	defer d.lock.Close()
+// answered. It lets go of all that New opened.
+func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
+	defer func() { err = errors.Join(err, d.closeParts()) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if _, err := d.keeper.get(ctx); err != nil {
 		return err
 	}
+	var followers sync.WaitGroup
+	defer func() {
+		cancel()
+		followers.Wait()
+		for _, u := range d.all() {
+			u.stopCare()
+		}
+	}()
 	if err := d.load(ctx); err != nil {
 		return err
 	}
@@ -103,19 +155,13 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) error {
 	if err != nil {
 		return err
 	}
-	var followers sync.WaitGroup
 	followers.Go(func() { d.followKeeper(ctx) })
 	server := &http.Server{Handler: d.routes(), BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	d.log.Info("serving", "socket", d.config.Socket, "state", d.config.StateDir)
+	d.log.Info("serving", "socket", d.config.Socket, "state", d.config.StateDir, "services", len(d.all()))
 	ready()
 	err = server.Serve(listener)
-	cancel()
-	followers.Wait()
-	for _, u := range d.all() {
-		u.stopCare()
-	}
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -134,24 +180,6 @@ func listen(path string) (net.Listener, error) {
 	return listener, os.Chmod(path, 0o600)
 }
 
-// load reads the records and finds each container in whatever state it is.
-func (d *Daemon) load(ctx context.Context) error {
-	paths, err := filepath.Glob(filepath.Join(d.config.StateDir, "services", "*", "spec.json"))
-	if err != nil {
-		return err
-	}
-	for _, path := range paths {
-		r, err := readRecord(path)
-		if err != nil {
-			d.log.Error("load service", "error", err)
-			continue
-		}
-		u := d.addUnit(r)
-		go u.recover(ctx)
-	}
-	return nil
-}
-
 // addUnit takes a container into care.
 func (d *Daemon) addUnit(r *Record) *unit {
 	d.mu.Lock()
@@ -161,15 +189,12 @@ func (d *Daemon) addUnit(r *Record) *unit {
 	return u
 }
 
-// readopt hands every running container to a new keeper.
-func (d *Daemon) readopt(ctx context.Context) {
-	for _, u := range d.all() {
-		u.do(func() {
-			if err := u.adopt(ctx); err != nil {
-				d.log.Error("adopt", "container", u.record.ID, "error", err)
-			}
-		})
-	}
+// dropUnit ends the care for a container that was removed.
+func (d *Daemon) dropUnit(u *unit) {
+	d.mu.Lock()
+	delete(d.units, u.id)
+	d.mu.Unlock()
+	u.stopCare()
 }
 
 // unit returns the container in care, or nil.

@@ -13,9 +13,8 @@ import (
 	"torpor/image"
 )
 
-// imageFor finds, pulls or builds the image of a service. The spec gets the
-// name of what was built. None is needed with a root directory of the host.
-func (d *Daemon) imageFor(ctx context.Context, p *host.ProjectSpec, spec *host.ServiceSpec, tell func(Progress)) (imageDefaults, error) {
+// Image implements supplies. None is needed with a root directory of the host.
+func (b *builder) Image(ctx context.Context, p *host.ProjectSpec, spec *host.ServiceSpec, tell func(Progress)) (imageDefaults, error) {
 	if spec.Torpor.RootFS != "" {
 		if info, err := os.Stat(spec.Torpor.RootFS); err != nil || !info.IsDir() {
 			return imageDefaults{}, fmt.Errorf("use rootfs %s: not a directory: %w", spec.Torpor.RootFS, host.ErrInvalid)
@@ -26,17 +25,17 @@ func (d *Daemon) imageFor(ctx context.Context, p *host.ProjectSpec, spec *host.S
 	if name == "" {
 		name = string(p.Name) + "-" + string(spec.Name)
 	}
-	img, err := d.findImage(ctx, name, spec, tell)
+	img, err := b.findImage(ctx, name, spec, tell)
 	if err != nil {
 		return imageDefaults{}, err
 	}
 	c := img.Config
-	return imageDefaults{ID: img.ID, Name: name, Entrypoint: c.Entrypoint, Command: c.Command, Env: c.Env, WorkingDir: c.WorkingDir,
+	return imageDefaults{ID: img.ID, Name: name, Layers: img.Layers, Entrypoint: c.Entrypoint, Command: c.Command, Env: c.Env, WorkingDir: c.WorkingDir,
 		User: c.User, Volumes: c.Volumes, StopSignal: c.StopSignal, Healthcheck: c.Healthcheck}, nil
 }
 
-func (d *Daemon) findImage(ctx context.Context, name string, spec *host.ServiceSpec, tell func(Progress)) (image.Image, error) {
-	img, err := d.images.Resolve(name)
+func (b *builder) findImage(ctx context.Context, name string, spec *host.ServiceSpec, tell func(Progress)) (image.Image, error) {
+	img, err := b.images.Resolve(name)
 	if err == nil && spec.PullPolicy != host.PullAlways && spec.PullPolicy != host.PullBuild {
 		return img, nil
 	}
@@ -44,24 +43,28 @@ func (d *Daemon) findImage(ctx context.Context, name string, spec *host.ServiceS
 		return img, err
 	}
 	if spec.Build != nil && spec.PullPolicy != host.PullAlways {
-		return d.build(ctx, name, spec.Build, tell)
+		return b.build(ctx, name, spec.Build, tell)
 	}
 	if spec.PullPolicy == host.PullNever {
 		return img, fmt.Errorf("use image %s: it is not here and pull_policy is never (torpor image pull %s): %w", name, name, host.ErrNotFound)
 	}
-	return d.pull(ctx, name, spec.Platform, tell)
+	return b.pull(ctx, name, spec.Platform, tell)
 }
 
-func (d *Daemon) pull(ctx context.Context, name, platform string, tell func(Progress)) (image.Image, error) {
-	img, err := d.images.Pull(ctx, name, image.PullOptions{Platform: platform, Policy: host.PullAlways, Progress: func(p image.Progress) {
-		tell(Progress{Subject: name, What: string(p.Phase), Detail: progressDetail(p)})
-	}})
+func (b *builder) pull(ctx context.Context, name, platform string, tell func(Progress)) (image.Image, error) {
+	img, err := b.images.Pull(ctx, name, image.PullOptions{Platform: platform, Policy: host.PullAlways, Progress: tellOf(name, tell)})
 	if err != nil {
 		return img, err
 	}
 	tell(Progress{Subject: name, What: "pulled"})
-	d.events.send(host.Event{Type: host.EventPull, Reason: name})
 	return img, nil
+}
+
+// tellOf passes an image's progress on.
+func tellOf(name string, tell func(Progress)) func(image.Progress) {
+	return func(p image.Progress) {
+		tell(Progress{Subject: name, What: string(p.Phase), Detail: progressDetail(p)})
+	}
 }
 
 func progressDetail(p image.Progress) string {
@@ -72,14 +75,14 @@ func progressDetail(p image.Progress) string {
 }
 
 // build hands a build to an installed tool and imports its result.
-func (d *Daemon) build(ctx context.Context, name string, b *host.BuildSpec, tell func(Progress)) (image.Image, error) {
-	dir, err := os.MkdirTemp(d.config.StateDir, "build-")
+func (b *builder) build(ctx context.Context, name string, spec *host.BuildSpec, tell func(Progress)) (image.Image, error) {
+	dir, err := os.MkdirTemp(b.config.StateDir, "build-")
 	if err != nil {
 		return image.Image{}, err
 	}
 	defer os.RemoveAll(dir)
 	archive := filepath.Join(dir, "image.tar")
-	commands, err := buildCommands(name, archive, dir, b)
+	commands, err := buildCommands(name, archive, dir, spec)
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -90,7 +93,7 @@ func (d *Daemon) build(ctx context.Context, name string, b *host.BuildSpec, tell
 			return image.Image{}, fmt.Errorf("build %s with %s: %w\n%s", name, command[0], err, out)
 		}
 	}
-	images, err := d.images.Import(ctx, archive, image.ImportOptions{Name: name})
+	images, err := b.images.Import(ctx, archive, image.ImportOptions{Name: name})
 	if err != nil {
 		return image.Image{}, err
 	}
@@ -133,20 +136,4 @@ func buildCommands(name, archive, dir string, b *host.BuildSpec) ([][]string, er
 		return nil, fmt.Errorf("build %s: neither buildah nor docker is installed (apt install buildah), or name a ready image instead: %w", name, host.ErrNotFound)
 	}
 	return [][]string{append([]string{path, "build"}, args...), {path, "save", "--output", archive, name}}, nil
-}
-
-// removeVolume removes a named volume that no service has.
-func (d *Daemon) removeVolume(name string) error {
-	for _, u := range d.all() {
-		used := false
-		u.do(func() {
-			for _, v := range u.record.Volumes {
-				used = used || v == name
-			}
-		})
-		if used {
-			return nil
-		}
-	}
-	return os.RemoveAll(d.volumeDir(name))
 }

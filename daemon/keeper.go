@@ -26,8 +26,17 @@ type keeperLink struct {
 
 func (k *keeperLink) socket() string { return filepath.Join(k.config.RunDir, "keeper.sock") }
 
+// keeperSource finds the keeper; tests have a fake.
+type keeperSource interface {
+	get(ctx context.Context) (keepers, error)
+	lost(keepers)
+}
+
 // get returns a client of a running keeper.
-func (k *keeperLink) get(ctx context.Context) (*keeper.Client, error) {
+func (k *keeperLink) get(ctx context.Context) (keepers, error) { return k.dial(ctx) }
+
+// dial is get for those who also hand containers over.
+func (k *keeperLink) dial(ctx context.Context) (*keeper.Client, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.client != nil {
@@ -44,12 +53,12 @@ func (k *keeperLink) get(ctx context.Context) (*keeper.Client, error) {
 }
 
 // lost forgets a client whose keeper is gone.
-func (k *keeperLink) lost(client *keeper.Client) {
+func (k *keeperLink) lost(client keepers) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.client == client {
+		k.client.Close()
 		k.client = nil
-		client.Close()
 	}
 }
 
@@ -101,6 +110,8 @@ func (d *Daemon) followKeeper(ctx context.Context) {
 			sleepContext(ctx, time.Second)
 			continue
 		}
+		// Whatever happened before the watch began is in the status.
+		go d.askAfterAll(ctx)
 		err = client.Watch(ctx, d.keeperEvent)
 		if ctx.Err() != nil {
 			return
@@ -108,6 +119,29 @@ func (d *Daemon) followKeeper(ctx context.Context) {
 		d.log.Warn("keeper is gone; starting another", "error", err)
 		d.keeper.lost(client)
 		d.readopt(ctx)
+	}
+}
+
+// askAfterAll looks for exits of all containers.
+func (d *Daemon) askAfterAll(ctx context.Context) {
+	for _, u := range d.all() {
+		go u.do(func() { u.noticeExit(ctx) })
+	}
+}
+
+// readopt hands every running container to a new keeper.
+func (d *Daemon) readopt(ctx context.Context) {
+	for _, u := range d.all() {
+		go u.do(func() {
+			if u.init == 0 {
+				return
+			}
+			if err := d.containers.Adopt(ctx, u.record, u.init); err != nil {
+				u.complain("adopt", err)
+				return
+			}
+			u.missedExit(ctx)
+		})
 	}
 }
 
@@ -119,14 +153,10 @@ func sleepContext(ctx context.Context, t time.Duration) {
 	}
 }
 
-// keeperEvent passes an event on and tells the unit of an exit.
+// keeperEvent passes an event on and lets the unit look after an exit.
 func (d *Daemon) keeperEvent(e host.Event) {
 	d.events.send(e)
-	u := d.unit(e.Container)
-	if u == nil {
-		return
-	}
-	if e.Type == host.EventExit {
-		go u.exited(e) // the unit may be busy; the keeper's stream must flow
+	if u := d.unit(e.Container); u != nil && e.Type == host.EventExit {
+		go u.do(func() { u.noticeExit(context.Background()) }) // it may be busy; the keeper's stream must flow
 	}
 }

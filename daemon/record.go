@@ -15,27 +15,34 @@ import (
 	"torpor/image"
 )
 
-// Record is what is kept on disk about one container.
+// Record is what is kept on disk about one container. Its maps and slices are
+// replaced, not changed, once it is saved.
 type Record struct {
-	Version     int                  `json:"version"`
-	ID          host.ContainerID     `json:"id"`
-	Spec        host.ServiceSpec     `json:"spec"`
-	Hash        string               `json:"hash"` // of the spec and of its networks and volumes: tells a changed service
-	Image       imageDefaults        `json:"image"`
-	Networks    map[string]string    `json:"networks"` // key in the project -> name on the host
-	Volumes     map[string]string    `json:"volumes"`  // likewise
-	WantRunning bool                 `json:"want_running"`
-	Created     time.Time            `json:"created"`
+	Version  int                         `json:"version"`
+	ID       host.ContainerID            `json:"id"`
+	Spec     host.ServiceSpec            `json:"spec"` // without the content of secrets
+	Hash     string                      `json:"hash"` // of the spec and of its networks and volumes: tells a changed service
+	Image    imageDefaults               `json:"image"`
+	Networks map[string]host.NetworkSpec `json:"networks,omitempty"` // by the key in the project; only those it is on
+	Volumes  map[string]host.VolumeSpec  `json:"volumes,omitempty"`  // likewise
+	Created  time.Time                   `json:"created"`
+
 	Attachments []network.Attachment `json:"attachments,omitempty"`
-	Ports       []string             `json:"ports,omitempty"` // as people read them
-	ExitCode    int                  `json:"exit_code"`
-	Restarts    int                  `json:"restarts"`
+	Ports       []string             `json:"ports,omitempty"` // published, as people read them
+
+	WantRunning bool      `json:"want_running"`
+	Starting    bool      `json:"starting,omitempty"` // a start was begun and not ended
+	Started     time.Time `json:"started,omitzero"`   // last; zero: never
+	ExitCode    int       `json:"exit_code"`
+	Restarts    int       `json:"restarts"` // in a row
+	Health      health    `json:"health,omitempty"`
 }
 
 // imageDefaults is what an image says about how it is run.
 type imageDefaults struct {
 	ID          image.ID          `json:"id,omitempty"`
 	Name        string            `json:"name,omitempty"`
+	Layers      []image.LayerID   `json:"layers,omitempty"`
 	Entrypoint  []string          `json:"entrypoint,omitempty"`
 	Command     []string          `json:"command,omitempty"`
 	Env         []string          `json:"env,omitempty"`
@@ -47,6 +54,42 @@ type imageDefaults struct {
 }
 
 const recordVersion = 1
+
+// newRecord describes a container of a service that is to be made.
+func newRecord(p *host.ProjectSpec, spec host.ServiceSpec, img imageDefaults) (*Record, error) {
+	r := &Record{Version: recordVersion, ID: containerID(p.Name, spec.Name), Spec: spec, Image: img, Created: time.Now(),
+		Networks: map[string]host.NetworkSpec{}, Volumes: map[string]host.VolumeSpec{}}
+	for _, a := range spec.Networks {
+		n, ok := p.Networks[a.Network]
+		if !ok {
+			return nil, fmt.Errorf("join network %s: the project has none of that name: %w", a.Network, host.ErrInvalid)
+		}
+		r.Networks[a.Network] = n
+	}
+	for _, m := range spec.Mounts {
+		if m.Kind != host.MountVolume || m.Source == "" {
+			continue
+		}
+		v, ok := p.Volumes[m.Source]
+		if !ok {
+			return nil, fmt.Errorf("mount volume %s: the project has none of that name: %w", m.Source, host.ErrInvalid)
+		}
+		r.Volumes[m.Source] = v
+	}
+	hashed := spec // what can change without the container being made anew
+	hashed.DependsOn, hashed.Profiles, hashed.NoAttach = nil, nil, false
+	b, err := json.Marshal(struct {
+		Spec     host.ServiceSpec
+		Networks map[string]host.NetworkSpec
+		Volumes  map[string]host.VolumeSpec
+	}{hashed, r.Networks, r.Volumes})
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(b)
+	r.Hash = hex.EncodeToString(sum[:16])
+	return r, nil
+}
 
 func recordPath(dir string) string { return filepath.Join(dir, "spec.json") }
 
@@ -61,6 +104,9 @@ func readRecord(path string) (*Record, error) {
 	}
 	if r.Version != recordVersion {
 		return nil, fmt.Errorf("read service %s: version %d, this torpor uses %d: %w", path, r.Version, recordVersion, host.ErrUnsupported)
+	}
+	if want := filepath.Base(filepath.Dir(path)); string(r.ID) != want {
+		return nil, fmt.Errorf("read service %s: it is of container %q: %w", path, r.ID, host.ErrCorrupt)
 	}
 	return r, nil
 }
@@ -89,19 +135,6 @@ func (r *Record) save(dir string) error {
 	return nil
 }
 
-// hashSpec tells two versions of a service apart.
-func hashSpec(spec host.ServiceSpec, networks, volumes map[string]string) (string, error) {
-	b, err := json.Marshal(struct {
-		Spec              host.ServiceSpec
-		Networks, Volumes map[string]string
-	}{spec, networks, volumes})
-	if err != nil {
-		return "", err
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:16]), nil
-}
-
 // stopSignal, healthcheck and grace are the service's, else the image's, else
 // the usual ones.
 
@@ -115,9 +148,13 @@ func (r *Record) stopSignal() string {
 }
 
 func (r *Record) healthcheck() *host.Healthcheck {
-	h := r.Spec.Healthcheck
+	h, own := r.Spec.Healthcheck, r.Image.Healthcheck
 	if h == nil {
-		h = r.Image.Healthcheck
+		h = own
+	} else if len(h.Test) == 0 && own != nil { // the image's test, with these times
+		merged := *h
+		merged.Test = own.Test
+		h = &merged
 	}
 	if h == nil || h.Disable || len(h.Test) == 0 || h.Test[0] == "NONE" {
 		return nil
@@ -144,4 +181,25 @@ func (r *Record) args() []string {
 		}
 	}
 	return append(append([]string{}, entrypoint...), command...)
+}
+
+// names are what peers on a network call this container.
+func (r *Record) names(on string) []string {
+	names := []string{string(r.Spec.Name)}
+	if r.Spec.ContainerName != "" {
+		names = append(names, r.Spec.ContainerName)
+	}
+	for _, a := range r.Spec.Networks {
+		if r.Networks[a.Network].Name == on {
+			names = append(names, a.Aliases...)
+		}
+	}
+	return append(names, string(r.ID))
+}
+
+func (r *Record) hostname() string {
+	if r.Spec.Hostname != "" {
+		return r.Spec.Hostname
+	}
+	return string(r.Spec.Name)
 }

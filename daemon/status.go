@@ -15,6 +15,7 @@ import (
 // ServiceStatus is what ps and stats show of one container.
 type ServiceStatus struct {
 	ID      host.ContainerID `json:"id"`
+	Name    string           `json:"name"` // its container_name, else its ID
 	Project host.ProjectName `json:"project"`
 	Service host.ServiceName `json:"service"`
 	Image   string           `json:"image,omitempty"`
@@ -27,6 +28,7 @@ type ServiceStatus struct {
 	MainPID int              `json:"main_pid,omitempty"`
 
 	MemoryBytes     int64         `json:"memory_bytes"` // resident now, all processes (PSS)
+	CPU             time.Duration `json:"cpu_ns"`       // used by the processes that live
 	ReturnedBytes   int64         `json:"returned_bytes,omitempty"`
 	ConnectionsHeld int           `json:"connections_held,omitempty"`
 	Cycles          int           `json:"cycles"`
@@ -36,27 +38,12 @@ type ServiceStatus struct {
 	ExitCode        int           `json:"exit_code"`
 	Restarts        int           `json:"restarts"`
 	NeverSleeps     string        `json:"never_sleeps,omitempty"` // the reason
-}
-
-// keeperStatus asks the keeper about this container.
-func (u *unit) keeperStatus(ctx context.Context) (keeper.Status, error) {
-	client, err := u.daemon.keeper.get(ctx)
-	if err != nil {
-		return keeper.Status{}, err
-	}
-	all, err := client.Status(ctx)
-	if err != nil {
-		return keeper.Status{}, err
-	}
-	for _, s := range all {
-		if s.ID == u.id {
-			return s, nil
-		}
-	}
-	return keeper.Status{}, fmt.Errorf("ask keeper about %s: %w", u.id, host.ErrNotFound)
+	NoAttach        bool          `json:"no_attach,omitempty"`    // up does not show its logs
+	Wanted          bool          `json:"wanted"`                 // runs, or is to be started again
 }
 
 // status collects what is known of the containers of a project; all for "".
+// It waits for no unit's work.
 func (d *Daemon) status(ctx context.Context, project host.ProjectName) ([]ServiceStatus, error) {
 	client, err := d.keeper.get(ctx)
 	if err != nil {
@@ -72,45 +59,54 @@ func (d *Daemon) status(ctx context.Context, project host.ProjectName) ([]Servic
 	}
 	all := []ServiceStatus{}
 	for _, u := range d.ofProject(project) {
-		s := ServiceStatus{ID: u.id, Project: u.project, Service: u.service}
-		if !u.do(func() { s = u.status(byID[u.id]) }) {
-			continue
-		}
-		all = append(all, s)
+		all = append(all, u.status(byID[u.id]))
 	}
 	return all, nil
 }
 
 // status joins what the unit and the keeper know.
 func (u *unit) status(k keeper.Status) ServiceStatus {
-	state, reason, healthy := u.snapshot()
-	r := u.record
-	s := ServiceStatus{ID: u.id, Project: u.project, Service: u.service, Image: r.Image.Name, State: state, Since: u.since, Reason: reason,
-		Health: string(healthy), Ports: r.Ports, ExitCode: r.ExitCode, Restarts: r.Restarts, NeverSleeps: noSleepReason(&r.Spec)}
+	u.mu.Lock()
+	state, reason, healthy, since, r, init := u.state, u.reason, u.healthy, u.since, u.view, u.running
+	u.mu.Unlock()
+	s := ServiceStatus{ID: u.id, Name: r.Spec.ContainerName, Project: u.project, Service: u.service, Image: r.Image.Name,
+		State: state, Since: since, Reason: reason, Health: string(healthy), Ports: r.Ports, ExitCode: r.ExitCode,
+		Restarts: r.Restarts, NeverSleeps: noSleepReason(&r.Spec), NoAttach: r.Spec.NoAttach, Wanted: r.WantRunning}
+	if s.Name == "" {
+		s.Name = string(u.id)
+	}
 	if r.Spec.Torpor.RootFS != "" {
 		s.Image = "rootfs:" + r.Spec.Torpor.RootFS
 	}
 	if len(r.Attachments) > 0 {
 		s.Address = r.Attachments[0].Address.String()
 	}
-	if state != host.Awake || k.ID == "" {
+	if k.ID == "" || init == 0 {
 		return s
 	}
-	s.State, s.Since, s.Reason, s.MainPID = k.State, k.Since, k.Reason, k.MainPID
-	s.ReturnedBytes, s.ConnectionsHeld, s.Cycles = k.ReturnedBytes, k.ConnectionsHeld, k.Cycles
-	s.LastWake, s.LastSleep, s.LastWakeReason = k.LastWake, k.LastSleep, k.LastWakeReason
-	s.MemoryBytes = memoryOf(u.init)
+	s.MainPID, s.Cycles, s.LastWake, s.LastSleep, s.LastWakeReason = k.MainPID, k.Cycles, k.LastWake, k.LastSleep, k.LastWakeReason
+	s.MemoryBytes, s.CPU = use(init)
+	if state == host.Awake { // it is the keeper that knows more
+		s.State, s.Since, s.Reason = k.State, k.Since, k.Reason
+		s.ReturnedBytes, s.ConnectionsHeld = k.ReturnedBytes, k.ConnectionsHeld
+	}
 	return s
 }
 
-// memoryOf sums the proportional share of resident memory of a process tree.
-func memoryOf(init int) int64 {
+// ticksPerSecond is USER_HZ.
+const ticksPerSecond = 100
+
+// use sums the proportional share of resident memory of a process tree, and
+// the time it has used.
+func use(init int) (bytes int64, cpu time.Duration) {
 	pids, err := proc.Tree(init)
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	var sum int64
 	for _, pid := range pids {
+		if stat, err := proc.ReadStat(pid); err == nil {
+			cpu += time.Duration(stat.UserTicks+stat.SystemTicks) * (time.Second / ticksPerSecond)
+		}
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
 		if err != nil {
 			continue
@@ -118,9 +114,9 @@ func memoryOf(init int) int64 {
 		for line := range strings.Lines(string(b)) {
 			var kb int64
 			if n, _ := fmt.Sscanf(line, "Pss: %d kB", &kb); n == 1 {
-				sum += kb << 10
+				bytes += kb << 10
 			}
 		}
 	}
-	return sum
+	return bytes, cpu
 }

@@ -2,13 +2,13 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"torpor/container/network"
 	"torpor/host"
+	"torpor/keeper"
 )
 
 // unit is one container in the daemon's care. Its record and container belong
@@ -26,13 +26,18 @@ type unit struct {
 	timer  *time.Timer
 	health *healthChecker
 
+	// probing is held while a healthcheck runs or a command puts the service
+	// to sleep: each would be in the other's way.
+	probing sync.Mutex
+
 	mu      sync.Mutex
 	state   host.State
 	reason  string
 	healthy health
 	since   time.Time
+	view    Record        // as last saved
+	running int           // init, likewise
 	changed chan struct{} // closed and replaced at every change
-	places  []place       // what peers need to know
 }
 
 // place is where and by which names a unit is found on one network.
@@ -41,27 +46,10 @@ type place struct {
 	names      []string
 }
 
-// settle tells peers where the unit is, from its record.
-func (u *unit) settle() {
-	var places []place
-	for _, a := range u.record.Attachments {
-		places = append(places, place{a, u.names(a.Network)})
-	}
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.places = places
-}
-
-func (u *unit) whereabouts() []place {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	return u.places
-}
-
+// newUnit takes a container into care. The caller ends it with stopCare.
 func newUnit(d *Daemon, r *Record) *unit {
-	u := &unit{daemon: d, id: r.ID, project: r.Spec.Project, service: r.Spec.Name, record: r,
+	u := &unit{daemon: d, id: r.ID, project: r.Spec.Project, service: r.Spec.Name, record: r, view: *r, healthy: r.Health,
 		work: make(chan func()), ended: make(chan struct{}), state: host.Created, since: time.Now(), changed: make(chan struct{})}
-	u.settle()
 	go u.run()
 	return u
 }
@@ -78,8 +66,8 @@ func (u *unit) run() {
 	}
 }
 
-// do runs f on the unit's goroutine and waits for it. It reports false when
-// the unit is not cared for any more.
+// do runs f on the unit's goroutine and waits for it. False: the unit is not
+// in care any more.
 func (u *unit) do(f func()) bool {
 	finished := make(chan struct{})
 	select {
@@ -103,10 +91,8 @@ func (u *unit) try(f func() error) error {
 // stopCare ends the goroutine; the container is left alone.
 func (u *unit) stopCare() {
 	u.do(func() {
-		u.health.stop()
-		if u.timer != nil {
-			u.timer.Stop()
-		}
+		u.endHealth()
+		u.cancelRestart()
 		close(u.ended)
 	})
 }
@@ -118,20 +104,20 @@ func (u *unit) become(to host.State, reason string) {
 	if u.state != to {
 		next, err := u.state.Next(to)
 		if err != nil {
-			u.daemon.log.Error("state", "container", u.id, "error", err)
+			u.daemon.log.Error("change state", "container", u.id, "error", err)
 			next = to
 		}
 		u.state, u.since = next, time.Now()
 	}
-	u.reason = reason
+	u.reason, u.running = reason, u.init
 	u.wakeWaitersLocked()
 }
 
 // found sets a state that was found, not reached.
-func (u *unit) found(state host.State, reason string) {
+func (u *unit) found(state host.State, reason string, since time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.state, u.reason, u.since = state, reason, time.Now()
+	u.state, u.reason, u.since, u.running = state, reason, since, u.init
 	u.wakeWaitersLocked()
 }
 
@@ -146,6 +132,23 @@ func (u *unit) snapshot() (host.State, string, health) {
 	return u.state, u.reason, u.healthy
 }
 
+// seen is the record as last saved; it is not to be changed.
+func (u *unit) seen() Record {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.view
+}
+
+// places is where peers find the unit.
+func (u *unit) places() []place {
+	r := u.seen()
+	var places []place
+	for _, a := range r.Attachments {
+		places = append(places, place{a, r.names(a.Network)})
+	}
+	return places
+}
+
 // await waits until ok says so of the unit.
 func (u *unit) await(ctx context.Context, ok func(host.State, health) (bool, error)) error {
 	for {
@@ -157,6 +160,8 @@ func (u *unit) await(ctx context.Context, ok func(host.State, health) (bool, err
 		}
 		select {
 		case <-changed:
+		case <-u.ended:
+			return fmt.Errorf("wait for %s: it was removed", u.id)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -167,111 +172,38 @@ func (u *unit) event(what host.EventType, reason string, attrs map[string]string
 	u.daemon.events.send(host.Event{Time: time.Now(), Type: what, Project: u.project, Service: u.service, Container: u.id, Reason: reason, Attrs: attrs})
 }
 
-// recover finds the container as an earlier daemon left it.
-func (u *unit) recover(ctx context.Context) {
-	err := u.try(func() error { return u.find(ctx) })
-	if err != nil {
-		u.daemon.log.Error("recover", "container", u.id, "error", err)
-	}
-}
-
-func (u *unit) find(ctx context.Context) error {
-	state, err := u.daemon.runtime.State(ctx, u.id)
-	if err != nil && !errors.Is(err, host.ErrNotFound) {
-		return err
-	}
-	if err == nil && state.Status == "running" && u.record.WantRunning {
-		u.init = state.PID
-		u.found(host.Awake, "")
-		if err := u.adopt(ctx); err != nil {
-			return err
-		}
-		return u.afterStart(ctx)
-	}
-	// Half made, or ended with the machine.
-	if err := u.clear(ctx); err != nil {
-		return err
-	}
-	u.found(host.Exited, "")
-	if u.record.WantRunning && u.record.Spec.Restart.Mode != host.RestartNo || err == nil && state.Status == "created" {
-		return u.start(ctx)
-	}
-	return nil
-}
-
-// exited is told by the keeper that the application ended.
-func (u *unit) exited(e host.Event) {
-	u.do(func() {
-		if u.init == 0 {
-			return // stopped by us meanwhile
-		}
-		code := 1
-		fmt.Sscan(e.Attrs["exit_code"], &code)
-		u.health.stop()
-		if err := u.clear(context.Background()); err != nil {
-			u.daemon.log.Error("clear", "container", u.id, "error", err)
-		}
-		u.record.ExitCode = code
-		if time.Since(u.since) > restartReset {
-			u.record.Restarts = 0
-		}
-		u.become(host.Exited, e.Reason)
-		if e.Attrs["cold"] != "" {
-			u.startAgain(0)
-			return
-		}
-		u.restartByPolicy(code)
-	})
-}
-
-// Back-off of restarts: doubled at each, reset by a long enough life.
-const (
-	restartFirst = 100 * time.Millisecond
-	restartMost  = time.Minute
-	restartReset = 10 * time.Second
-)
-
-// restartByPolicy starts the service again if its policy says so.
-func (u *unit) restartByPolicy(code int) {
-	policy := u.record.Spec.Restart
-	again := false
-	switch policy.Mode {
-	case host.RestartAlways, host.RestartUnlessStopped:
-		again = true
-	case host.RestartOnFailure:
-		again = code != 0
-	}
-	if !again || !u.record.WantRunning || policy.MaxRetries > 0 && u.record.Restarts >= policy.MaxRetries {
-		u.record.WantRunning = u.record.WantRunning && again
-		if err := u.save(); err != nil {
-			u.daemon.log.Error("save", "container", u.id, "error", err)
-		}
-		return
-	}
-	delay := policy.Delay
-	if delay == 0 {
-		delay = min(restartFirst<<min(u.record.Restarts, 16), restartMost)
-	}
-	u.record.Restarts++
-	u.startAgain(delay)
-}
-
-// startAgain starts the service after a delay, unless it was stopped then.
-func (u *unit) startAgain(delay time.Duration) {
-	u.event(host.EventRestart, fmt.Sprintf("in %s", delay), nil)
-	u.timer = time.AfterFunc(delay, func() {
-		u.do(func() {
-			if !u.record.WantRunning || u.init != 0 {
-				return
-			}
-			if err := u.start(context.Background()); err != nil {
-				u.daemon.log.Error("restart", "container", u.id, "error", err)
-				u.restartByPolicy(1)
-			}
-		})
-	})
-}
-
 func (u *unit) dir() string { return u.daemon.config.serviceDir(u.id) }
 
-func (u *unit) save() error { return u.record.save(u.dir()) }
+// save writes the record and shows it to others.
+func (u *unit) save() error {
+	u.mu.Lock()
+	u.record.Health = u.healthy
+	u.view, u.running = *u.record, u.init
+	u.mu.Unlock()
+	return u.record.save(u.dir())
+}
+
+// complain logs what nobody waits for.
+func (u *unit) complain(doing string, err error) {
+	if err != nil {
+		u.daemon.log.Error(doing, "container", u.id, "error", err)
+	}
+}
+
+// keeperStatus asks the keeper about this container.
+func (u *unit) keeperStatus(ctx context.Context) (keeper.Status, error) {
+	client, err := u.daemon.keeper.get(ctx)
+	if err != nil {
+		return keeper.Status{}, err
+	}
+	all, err := client.Status(ctx)
+	if err != nil {
+		return keeper.Status{}, err
+	}
+	for _, s := range all {
+		if s.ID == u.id {
+			return s, nil
+		}
+	}
+	return keeper.Status{}, fmt.Errorf("ask keeper about %s: %w", u.id, host.ErrNotFound)
+}

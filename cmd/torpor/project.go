@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -70,6 +72,26 @@ func (f *projectFlags) load(ctx context.Context, env *environment, services []st
 	})
 }
 
+// everyService lists all services of the file, whatever their profiles. None
+// if that can not be told: a file from standard input is read once, and what
+// is wrong with a service that was not asked for does not matter.
+func (f *projectFlags) everyService(ctx context.Context) []host.ServiceName {
+	if slices.Contains(f.files, "-") {
+		return nil
+	}
+	all := *f
+	all.profiles = []string{"*"}
+	p, err := all.load(ctx, &environment{stderr: io.Discard}, nil)
+	if err != nil {
+		return nil
+	}
+	var names []host.ServiceName
+	for _, s := range p.Services {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
 // project is the name meant: the flag's, or the compose file's. "" when there
 // is no file.
 func (f *projectFlags) project(ctx context.Context, env *environment) (host.ProjectName, error) {
@@ -123,7 +145,7 @@ func pick(all []daemon.ServiceStatus, project host.ProjectName, name string) (da
 		switch {
 		case s.Project == project && string(s.Service) == name:
 			return s, nil
-		case string(s.ID) == name, string(s.Project)+"/"+string(s.Service) == name:
+		case string(s.ID) == name, s.Name == name, string(s.Project)+"/"+string(s.Service) == name:
 			return s, nil
 		case project == "" && string(s.Service) == name:
 			matches = append(matches, s)

@@ -79,6 +79,7 @@ to the machine, its TCP connections stay open, and the next packet wakes it.
 		newKeeperCommand(env),
 		newLogsCommand(env),
 		newPsCommand(env),
+		newRemoveCommand(env),
 		newRestartCommand(env),
 		newRestoreCommand(env),
 		newServeCommand(env),

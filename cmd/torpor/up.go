@@ -2,12 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/signal"
+	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,134 +15,166 @@ import (
 	"torpor/host"
 )
 
+// upCommand is torpor up.
+type upCommand struct {
+	env     *environment
+	at      place
+	project projectFlags
+	request daemon.UpRequest
+	detach  bool
+	asJSON  bool
+}
+
 func newUpCommand(env *environment) *cobra.Command {
-	var at place
-	var project projectFlags
-	var request daemon.UpRequest
-	var detach, asJSON bool
+	c := &upCommand{env: env}
 	cmd := &cobra.Command{
 		Use:   "up [SERVICE...]",
 		Short: "Start the services of a compose file",
-		Long: `Create and start what the compose file says. Services that run and have not
-changed stay; changed ones are made anew. Without -d their logs are shown until
-Ctrl-C, which stops them.`,
+		Long: `Create and start what the compose file says, or only the named services and
+those that they depend on. Services that run, or sleep, and have not changed stay
+as they are; changed ones are made anew.
+
+Without -d their logs are shown until Ctrl-C, which stops them; a second Ctrl-C
+kills them.`,
 		Example: `  torpor up -d
   torpor up -f shop/compose.yaml -d web db`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			p, err := project.load(cmd.Context(), env, args)
-			if err != nil {
-				return err
-			}
-			request.Project = *p
-			client := daemon.NewClient(at.socket)
-			if err := client.Up(cmd.Context(), request, progressPrinter(env, asJSON)); err != nil {
-				return err
-			}
-			if detach {
-				return nil
-			}
-			return attach(cmd.Context(), env, client, p.Name, asJSON)
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args) },
 	}
-	at.register(cmd)
-	project.register(cmd)
-	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "return when the services are started")
-	cmd.Flags().BoolVar(&request.ForceRecreate, "force-recreate", false, "make every container anew")
-	cmd.Flags().BoolVar(&request.RemoveOrphans, "remove-orphans", false, "remove services that are not in the file any more")
-	cmd.Flags().BoolVar(&request.Wait, "wait", false, "wait until every service is healthy; implies -d")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
-	cmd.PreRun = func(*cobra.Command, []string) { detach = detach || request.Wait }
+	c.at.register(cmd)
+	c.project.register(cmd)
+	flags := cmd.Flags()
+	flags.BoolVarP(&c.detach, "detach", "d", false, "return when the services are started")
+	flags.BoolVar(&c.request.ForceRecreate, "force-recreate", false, "make every container anew")
+	flags.BoolVar(&c.request.NoStart, "no-start", false, "create the services, do not start them")
+	flags.BoolVar(&c.request.RemoveOrphans, "remove-orphans", false, "remove services that are not in the file any more")
+	flags.BoolVar(&c.request.Wait, "wait", false, "wait until every service is healthy; implies -d")
+	flags.BoolVar(&c.asJSON, "json", false, "print JSON lines")
 	return cmd
 }
 
-// progressPrinter prints steps on standard error, or as JSON on standard
-// output. A step that repeats on a terminal replaces its line.
-func progressPrinter(env *environment, asJSON bool) func(daemon.Progress) {
-	if asJSON {
-		encoder := json.NewEncoder(env.stdout)
-		return func(p daemon.Progress) { _ = encoder.Encode(p) }
-	}
-	last := ""
-	return func(p daemon.Progress) {
-		line := p.Subject + " " + p.What
-		if p.Detail != "" {
-			line += " " + p.Detail
-		}
-		if key := p.Subject + p.What; key == last && !env.terminal() {
-			return // one line a step where it can not be replaced
-		} else if key == last {
-			fmt.Fprint(env.stderr, "\x1b[1A\x1b[2K")
-		} else {
-			last = key
-		}
-		fmt.Fprintln(env.stderr, line)
-	}
-}
-
-// attach shows logs until the user interrupts, then stops the services.
-func attach(ctx context.Context, env *environment, client *daemon.Client, project host.ProjectName, asJSON bool) error {
-	interrupted, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
-	services, err := client.Services(ctx, project)
+func (c *upCommand) run(ctx context.Context, args []string) error {
+	p, err := c.project.load(ctx, c.env, args)
 	if err != nil {
 		return err
 	}
-	var ids []host.ContainerID
-	for _, s := range services {
-		ids = append(ids, s.ID)
+	c.request.Project = *p
+	c.request.Known = c.project.everyService(ctx)
+	client, tell := daemon.NewClient(c.at.socket), progressPrinter(c.env, c.asJSON)
+	if c.detach || c.request.Wait || c.request.NoStart {
+		ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+		defer stop()
+		return interruptedUp(client.Up(ctx, c.request, tell))
 	}
-	err = client.Logs(interrupted, ids, daemon.LogOptions{Tail: 0, Follow: true}, linePrinter(env, asJSON))
-	if err != nil && !errors.Is(err, context.Canceled) {
+	return c.attached(ctx, client, tell)
+}
+
+// interruptedUp says what an interrupt left.
+func interruptedUp(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted; what is started runs on: torpor up again, or torpor down")
+	}
+	return err
+}
+
+// attached starts the services while it shows their logs, until they have all
+// ended or the user interrupts it; then it stops them.
+func (c *upCommand) attached(ctx context.Context, client *daemon.Client, tell func(daemon.Progress)) error {
+	interrupts, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	begun := time.Now()
+	creation := c.request
+	creation.NoStart = true
+	if err := client.Up(interrupts, creation, tell); err != nil {
+		return interruptedUp(err)
+	}
+	c.request.ForceRecreate = false
+	services, err := c.services(ctx, client)
+	if err != nil {
 		return err
 	}
-	if interrupted.Err() == nil {
-		return nil // the daemon went away; the services run on
+	shown, stopShowing := context.WithCancel(interrupts)
+	defer stopShowing()
+	var showing sync.WaitGroup
+	defer showing.Wait()
+	defer stopShowing()
+	if ids := c.shown(services); len(ids) > 0 {
+		showing.Go(func() {
+			_ = client.Logs(shown, ids, daemon.LogOptions{Tail: -1, Since: begun, Follow: true}, linePrinter(c.env, c.asJSON))
+		})
 	}
-	stop()
-	for _, s := range services {
-		fmt.Fprintf(env.stderr, "%s stopping\n", s.ID)
-		if err := client.Stop(ctx, s.ID); err != nil {
+	if err := client.Up(interrupts, c.request, tell); err != nil && interrupts.Err() == nil {
+		return err
+	}
+	for interrupts.Err() == nil {
+		now, err := c.services(ctx, client)
+		if err != nil {
 			return err
 		}
+		if allEnded(now) {
+			sleepFor(interrupts, time.Second/4) // for the last lines
+			return nil
+		}
+		sleepFor(interrupts, time.Second)
 	}
-	return nil
+	stop()
+	return c.stopAll(ctx, client, identifiers(services), tell)
 }
 
-func newDownCommand(env *environment) *cobra.Command {
-	var at place
-	var project projectFlags
-	var request daemon.DownRequest
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:     "down",
-		Short:   "Stop and remove the services of a project",
-		Example: "  torpor down\n  torpor down -v -p shop",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			name, err := project.project(cmd.Context(), env)
-			if err != nil {
-				return err
-			}
-			if name == "" {
-				return fmt.Errorf("end project: no compose file here; say which with -f or -p: %w", host.ErrInvalid)
-			}
-			request.Project = name
-			return daemon.NewClient(at.socket).Down(cmd.Context(), request, progressPrinter(env, asJSON))
-		},
+// stopAll stops the services, and kills them at another interrupt.
+func (c *upCommand) stopAll(ctx context.Context, client *daemon.Client, ids []host.ContainerID, tell func(daemon.Progress)) error {
+	again, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	fmt.Fprintln(c.env.stderr, "stopping; Ctrl-C again kills")
+	err := client.Stop(again, daemon.BatchRequest{IDs: ids}, tell)
+	if again.Err() == nil {
+		return err
 	}
-	at.register(cmd)
-	project.register(cmd)
-	cmd.Flags().BoolVarP(&request.Volumes, "volumes", "v", false, "also remove its named volumes")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
-	return cmd
+	stop()
+	return client.Stop(ctx, daemon.BatchRequest{IDs: ids, Stop: daemon.StopOptions{Timeout: new(time.Duration)}}, tell)
 }
 
-// terminal reports whether progress goes to a terminal.
-func (env *environment) terminal() bool {
-	f, ok := env.stderr.(*os.File)
-	if !ok {
-		return false
+// services are those of the request, as they are now.
+func (c *upCommand) services(ctx context.Context, client *daemon.Client) ([]daemon.ServiceStatus, error) {
+	all, err := client.Services(ctx, c.request.Project.Name)
+	if err != nil {
+		return nil, err
 	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	wanted := map[host.ServiceName]bool{}
+	for _, s := range c.request.Project.Services {
+		wanted[s.Name] = true
+	}
+	var ours []daemon.ServiceStatus
+	for _, s := range all {
+		if wanted[s.Service] {
+			ours = append(ours, s)
+		}
+	}
+	return ours, nil
+}
+
+// shown are those whose logs are shown.
+func (*upCommand) shown(services []daemon.ServiceStatus) []host.ContainerID {
+	var ids []host.ContainerID
+	for _, s := range services {
+		if !s.NoAttach {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids
+}
+
+func allEnded(services []daemon.ServiceStatus) bool {
+	for _, s := range services {
+		if s.State.Live() || s.Wanted {
+			return false
+		}
+	}
+	return true
+}
+
+func sleepFor(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }

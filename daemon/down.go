@@ -1,0 +1,123 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"torpor/host"
+)
+
+// DownRequest asks for the end of a project.
+type DownRequest struct {
+	Project host.ProjectName `json:"project"`
+	Volumes bool             `json:"volumes,omitempty"` // also its named volumes
+	Stop    StopOptions      `json:"stop"`
+}
+
+// down removes the project's containers, networks and, if asked, volumes.
+func (d *Daemon) down(ctx context.Context, request DownRequest, tell func(Progress)) error {
+	unlock, err := d.projects.lock(ctx, request.Project)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	units := d.ofProject(request.Project)
+	if request.Project == "" || len(units) == 0 {
+		return fmt.Errorf("end project %q: nothing of it is here: %w", request.Project, host.ErrNotFound)
+	}
+	networks, volumes := map[string]bool{}, map[string]bool{}
+	for _, u := range units {
+		r := u.seen()
+		for _, n := range r.Networks {
+			networks[n.Name] = true
+		}
+		for _, name := range r.ownVolumes() {
+			volumes[name] = true
+		}
+	}
+	err = d.eachDependentFirst(ctx, units, func(ctx context.Context, u *unit) error {
+		tell(Progress{Subject: string(u.id), What: "stopping"})
+		if err := d.removeUnit(ctx, u, request.Stop); err != nil {
+			return err
+		}
+		tell(Progress{Subject: string(u.id), What: "removed"})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(networks)) {
+		errs = append(errs, d.supplies.RemoveNetwork(name))
+	}
+	if request.Volumes {
+		for _, name := range slices.Sorted(maps.Keys(volumes)) {
+			errs = append(errs, d.removeVolume(name))
+		}
+	}
+	return errors.Join(append(errs, d.writeHosts())...)
+}
+
+// removeVolume removes a volume that no service has any more.
+func (d *Daemon) removeVolume(name string) error {
+	for _, u := range d.all() {
+		r := u.seen()
+		for _, v := range r.Volumes {
+			if v.Name == name {
+				return nil
+			}
+		}
+	}
+	return d.supplies.RemoveVolume(name)
+}
+
+// removeUnit stops a service and takes its container away.
+func (d *Daemon) removeUnit(ctx context.Context, u *unit, o StopOptions) error {
+	err := u.try(func() error {
+		if err := u.stop(ctx, o); err != nil {
+			return err
+		}
+		if err := d.containers.Clear(context.WithoutCancel(ctx), u.record); err != nil {
+			return err
+		}
+		return u.remove()
+	})
+	if err != nil {
+		return err
+	}
+	d.dropUnit(u)
+	return nil
+}
+
+// eachDependentFirst does f to units, each after those of them that depend on
+// it. All are done, whatever fails.
+func (d *Daemon) eachDependentFirst(ctx context.Context, units []*unit, f func(context.Context, *unit) error) error {
+	plan := map[string]step{}
+	var mu sync.Mutex
+	var errs []error
+	for _, u := range units {
+		plan[string(u.id)] = step{do: func(ctx context.Context) error {
+			if err := f(ctx, u); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+			return nil
+		}}
+	}
+	for _, u := range units {
+		for _, dependency := range u.seen().Spec.DependsOn {
+			id := string(containerID(u.project, dependency.Service))
+			if s, ok := plan[id]; ok {
+				s.after = append(s.after, string(u.id))
+				plan[id] = s
+			}
+		}
+	}
+	err := walk(ctx, plan)
+	return errors.Join(append(errs, err)...)
+}

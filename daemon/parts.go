@@ -1,0 +1,73 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"torpor/container"
+	"torpor/host"
+	"torpor/keeper"
+)
+
+// containers makes and ends the containers of units. The unit's goroutine
+// orders what is done to one container. The daemon's own is the builder.
+type containers interface {
+	// Make makes a container anew, hands it to the keeper and starts its
+	// application. It notes published ports in the record and returns the pid
+	// of the container's init. After an error the caller clears.
+	Make(ctx context.Context, r *Record) (init int, err error)
+
+	// Find returns the pid of a container's init if its application was
+	// started, and 0 if there is no container or only half of one.
+	Find(ctx context.Context, r *Record) (init int, err error)
+
+	// Adopt hands a running container to the keeper, again.
+	Adopt(ctx context.Context, r *Record, init int) error
+
+	// Clear ends what is left of a container, whatever state it is in. Its
+	// writable layer, addresses and log stay.
+	Clear(ctx context.Context, r *Record) error
+
+	// Release gives back what the container holds elsewhere: addresses,
+	// image, secrets. It has been cleared.
+	Release(r *Record) error
+
+	// Run runs a command in the container and returns its error.
+	Run(ctx context.Context, id host.ContainerID, e container.ExecSpec) error
+
+	// Signal sends a signal by its name to the application.
+	Signal(mainPID int, signal string) error
+}
+
+// supplies are what containers are made with.
+type supplies interface {
+	// Image finds, pulls or builds the image of a service.
+	Image(ctx context.Context, p *host.ProjectSpec, spec *host.ServiceSpec, tell func(Progress)) (imageDefaults, error)
+
+	// Reserve gives the container addresses and holds its image.
+	Reserve(r *Record) error
+
+	// TakeSecrets moves what a service's secrets hold out of its spec.
+	TakeSecrets(id host.ContainerID, spec *host.ServiceSpec) error
+
+	Networks() []string
+	RemoveNetwork(name string) error // if nothing is on it
+	RemoveVolume(name string) error
+
+	// Sweep gives back what containers hold that are not known.
+	Sweep(known func(host.ContainerID) bool) error
+
+	// WriteHosts brings the names that a container knows up to date.
+	WriteHosts(r *Record, peers []place) error
+}
+
+// keepers is what a unit asks of the keeper; *keeper.Client has it.
+type keepers interface {
+	Status(ctx context.Context) ([]keeper.Status, error)
+	Sleep(ctx context.Context, id host.ContainerID) (keeper.SleepReport, error)
+	Wake(ctx context.Context, id host.ContainerID, reason string) (keeper.WakeReport, error)
+	Activity(ctx context.Context, id host.ContainerID) error
+	BeginProbe(ctx context.Context, id host.ContainerID, limit time.Duration) (bool, error)
+	EndProbe(ctx context.Context, id host.ContainerID) error
+	Watch(ctx context.Context, f func(host.Event)) error
+}
