@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"syscall"
@@ -48,15 +49,29 @@ func ResolveUser(rootfs, name string, groups []string) (*specs.User, error) {
 // userFileMost bounds what is read of an image's user files.
 const userFileMost = 16 << 20
 
+// linksMost is how many links may follow each other, as in path_resolution(7).
+const linksMost = 40
+
 // readInside reads a regular file of the root file system; "" when there is
-// none. Links are followed but not out of it, absolute ones neither; a FIFO
-// that nobody writes is not waited for.
+// none. Links never lead out of it: one at the end that is absolute, or goes up
+// too far, means what it would mean in the container. A FIFO that nobody writes
+// is not waited for.
 func readInside(rootfs, name string) (string, error) {
 	root, err := os.OpenRoot(rootfs)
 	if err != nil {
 		return "", err
 	}
 	defer root.Close()
+	for range linksMost {
+		link, err := root.Readlink(name)
+		if err != nil {
+			break // not a link; what else is wrong, Open says
+		}
+		if !path.IsAbs(link) {
+			link = path.Join(path.Dir(name), link)
+		}
+		name = strings.TrimPrefix(path.Clean("/"+link), "/")
+	}
 	f, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
