@@ -1,6 +1,8 @@
 package ptrace
 
 import (
+	"fmt"
+	"os"
 	"runtime"
 
 	"golang.org/x/sys/unix"
@@ -17,25 +19,33 @@ type Tracer struct {
 // NewTracer starts the thread. The caller must Close it.
 func NewTracer() *Tracer {
 	t := &Tracer{work: make(chan func()), done: make(chan struct{})}
-	go t.start()
+	go t.start(func() {})
 	return t
 }
 
-// start finds a thread that ends with its goroutine: all but the main one do.
-func (t *Tracer) start() {
+// start finds a thread that ends with its goroutine, as all but the main one
+// do, and that is no process's parent: os/exec forks on any thread, and a wait
+// for any tracee would take the exit of such a child, or wait for it.
+// It calls locked once it has any thread.
+func (t *Tracer) start(locked func()) {
 	runtime.LockOSThread()
-	if unix.Gettid() != unix.Getpid() {
+	locked()
+	if unix.Gettid() != unix.Getpid() && childless() {
 		t.serve()
 		return
 	}
-	elsewhere := make(chan struct{})
-	go func() {
-		runtime.LockOSThread()
-		close(elsewhere)
-		t.serve()
-	}()
-	<-elsewhere
+	// Kept until the next goroutine has a thread, so that it gets another.
+	next := make(chan struct{})
+	go t.start(func() { close(next) })
+	<-next
 	runtime.UnlockOSThread()
+}
+
+// childless reports whether this thread has no children, as far as the kernel
+// tells (CONFIG_PROC_CHILDREN).
+func childless() bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid()))
+	return err != nil || len(b) == 0
 }
 
 // serve runs on a locked thread that is never unlocked: its end detaches what
