@@ -24,6 +24,10 @@ type DumpOptions struct {
 	// OwnSession makes a first process whose session leader is not in the tree
 	// the leader of a session of its own, without a controlling terminal.
 	OwnSession bool
+	// Quiet refuses, with ErrBusy, a tree one of whose threads is at work: not
+	// waiting in a system call. Asleep, it would never finish what it does, for
+	// no packet has to come for it.
+	Quiet bool
 	// LeaveRunning lets the tree go on after the commit instead of killing it.
 	LeaveRunning bool
 	// Verify compares every private page and register at the restore with
@@ -50,6 +54,7 @@ type dump struct {
 	tree     *frozen
 	park     *parking
 	image    *os.File
+	file     imageFile // the same, as mappings show it
 	spec     *Spec
 	mappings []*mapping
 	handles  []*os.File // pidfds of the processes
@@ -127,6 +132,7 @@ func (d *dump) prepare() error {
 		do   func() error
 	}{
 		{"freeze", d.openHandles},
+		{"quiet", d.checkQuiet},
 		{"collect", d.collect},
 		{"slots", d.assign},
 		{"write", d.write},
@@ -144,8 +150,11 @@ func (d *dump) prepare() error {
 	return nil
 }
 
-// abort lets the tree run on and takes back what was parked.
+// abort lets the tree run on and takes back what was parked and written.
 func (d *dump) abort() error {
+	if d.slots != nil {
+		_ = freeUnused(d.image, d.mapped()) // else at the next dump
+	}
 	err := errors.Join(d.tree.release(), Discard(d.Dir))
 	if d.spec != nil && d.spec.Parked > 0 {
 		err = errors.Join(err, d.Holder.Release())
@@ -168,13 +177,14 @@ func (d *dump) collect() error {
 	if err != nil {
 		return err
 	}
+	d.file = imageFile{id.Dev, id.Inode}
 	for i := range d.tree.processes {
 		p := &d.tree.processes[i]
 		spec, vmas, err := collect(p, d.park)
 		if err != nil {
 			return err
 		}
-		c := &classifier{pid: p.pid, image: imageFile{id.Dev, id.Inode}, park: d.park, parked: parked, discards: d.locking.choose(vmas)}
+		c := &classifier{pid: p.pid, image: d.file, park: d.park, parked: parked, discards: d.locking.choose(vmas)}
 		mappings, err := c.classify(vmas)
 		if err != nil {
 			return err
@@ -258,6 +268,17 @@ func (d *dump) extents() []extent {
 	for _, m := range d.mappings {
 		if m.inImage() {
 			t.claim(m.spec.Offset, m.spec.Offset+ImageOffset(m.spec.Len()))
+		}
+	}
+	return t.used
+}
+
+// mapped are the runs of the image that the processes map now, in order.
+func (d *dump) mapped() []extent {
+	t := new(slotTable)
+	for _, m := range d.mappings {
+		if d.file.maps(m.vma) {
+			t.claim(ImageOffset(m.vma.Offset), ImageOffset(m.vma.Offset)+ImageOffset(m.vma.Len()))
 		}
 	}
 	return t.used

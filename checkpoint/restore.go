@@ -86,7 +86,6 @@ func (r *restore) run() error {
 		{"registers", r.finish},
 		{"verify", r.verify},
 		{"spare", r.spare},
-		{"commit", r.commit},
 	}
 	for _, step := range steps {
 		if err := step.do(); err != nil {
@@ -96,7 +95,14 @@ func (r *restore) run() error {
 			return errors.Join(err, r.destroy())
 		}
 	}
-	return errors.Join(r.detach(), r.phase("detach"))
+	if err := r.commit(); err != nil {
+		return errors.Join(err, r.destroy())
+	}
+	// Nothing may fail any more: the checkpoint is used up.
+	_ = r.phase("commit")
+	err := r.detach()
+	_ = r.phase("detach")
+	return err
 }
 
 // options make every new task die with this process while it is half made.
@@ -248,10 +254,10 @@ func (r *restore) finish() error {
 }
 
 // leaveArea takes the area away. A program that ignores SIGTRAP does so again
-// first: the breakpoints of the script made the kernel forget it.
+// first: the breakpoints of the script made the kernel forget it. Nothing is
+// single-stepped: the flag would outlive a tracer that is killed.
 func (r *restore) leaveArea(tid int, p *ProcessSpec) error {
 	insn := uint64(p.Call)
-	unmap := []uint64{uint64(r.program.base), uint64(len(r.area))}
 	for _, a := range p.SigActions {
 		if a.Signal != sigTrap || a.Handler != sigIgnore {
 			continue
@@ -259,10 +265,8 @@ func (r *restore) leaveArea(tid int, p *ProcessSpec) error {
 		if _, err := ptrace.InjectQuietly(tid, insn, sysRtSigaction, sigTrap, uint64(r.program.ignore), 0, 8); err != nil {
 			return err
 		}
-		_, err := ptrace.InjectQuietly(tid, insn, sysMunmap, unmap...)
-		return err
 	}
-	_, err := ptrace.Inject(tid, insn, sysMunmap, unmap...)
+	_, err := ptrace.InjectQuietly(tid, insn, sysMunmap, uint64(r.program.base), uint64(len(r.area)))
 	return err
 }
 

@@ -127,23 +127,13 @@ func (tree *testTree) sleep(o DumpOptions) *DumpReport {
 func (tree *testTree) trySleep(o DumpOptions) (*DumpReport, error) {
 	o.Dir = filepath.Join(tree.dir, "checkpoint")
 	o.Holder = tree.holder
-	o.List = ContainerTree(tree.init.Process.Pid)
+	o.List = ContainerTree(tree.holder.PID)
 	return Dump(o)
 }
 
 func (tree *testTree) wake() *RestoreReport {
 	tree.t.Helper()
-	spec, err := ReadSpec(filepath.Join(tree.dir, "checkpoint"))
-	if err != nil {
-		tree.t.Fatal(err)
-	}
-	stub, err := Arm(spec, ArmOptions{Holder: tree.holder, Join: tree.init.Process.Pid})
-	if err != nil {
-		tree.t.Fatalf("arm: %v", err)
-	}
-	tracer := ptrace.NewTracer()
-	defer tracer.Close()
-	report, err := stub.Restore(tracer, RestoreOptions{Commit: func() error { return Discard(filepath.Join(tree.dir, "checkpoint")) }})
+	report, err := tree.tryWake(RestoreOptions{})
 	if err != nil {
 		tree.t.Fatalf("restore: %v", err)
 	}
@@ -153,9 +143,25 @@ func (tree *testTree) wake() *RestoreReport {
 	return report
 }
 
-// dial connects to an address inside the tree's network namespace.
+func (tree *testTree) tryWake(o RestoreOptions) (*RestoreReport, error) {
+	dir := filepath.Join(tree.dir, "checkpoint")
+	spec, err := ReadSpec(dir)
+	if err != nil {
+		return nil, err
+	}
+	stub, err := Arm(spec, ArmOptions{Holder: tree.holder, Join: tree.holder.PID})
+	if err != nil {
+		return nil, err
+	}
+	tracer := ptrace.NewTracer()
+	defer tracer.Close()
+	o.Commit = func() error { return Discard(dir) }
+	return stub.Restore(tracer, o)
+}
+
+// alive reports whether the tree has a process.
 func (tree *testTree) alive() bool {
-	pids, err := ContainerTree(tree.init.Process.Pid)()
+	pids, err := ContainerTree(tree.holder.PID)()
 	return err == nil && len(pids) > 0 && proc.Exists(pids[0])
 }
 
@@ -206,4 +212,11 @@ while True:
 		tree.wake()
 	}
 	tree.waitOutput("count 40")
+}
+
+// newTracer returns a tracer that ends with the test.
+func newTracer(t *testing.T) *ptrace.Tracer {
+	tracer := ptrace.NewTracer()
+	t.Cleanup(tracer.Close)
+	return tracer
 }

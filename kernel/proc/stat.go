@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Layout is where the kernel believes the parts of an address space to be; it
@@ -16,10 +18,24 @@ type Layout struct {
 // Stat is what /proc/PID/stat says beyond Status.
 type Stat struct {
 	Comm                   string
+	State                  byte
+	Flags                  uint64 // PF_* of the kernel
 	StartTime              uint64 // clock ticks after boot
 	UserTicks, SystemTicks uint64
 	TTY                    int // device number of the controlling terminal, 0: none
 	Layout                 Layout
+}
+
+// Alive reports whether a process exists and is not about to end: a killed one
+// still takes a while to become a zombie.
+func Alive(pid int) bool {
+	const exiting = 4 // PF_EXITING
+	stat, err := ReadStat(pid)
+	if err != nil || stat.State == 'Z' || stat.State == 'X' || stat.Flags&exiting != 0 {
+		return false
+	}
+	status, err := ReadStatus(pid, pid)
+	return err == nil && (status.SigPending|status.SharedPending)&(1<<(unix.SIGKILL-1)) == 0
 }
 
 // ReadStat reads /proc/PID/stat.
@@ -51,7 +67,7 @@ func ParseStat(text string) (*Stat, error) {
 		}
 		return v
 	}
-	s := &Stat{Comm: text[open+1 : end], UserTicks: field(14), SystemTicks: field(15), StartTime: field(22)}
+	s := &Stat{Comm: text[open+1 : end], State: fields[0][0], Flags: field(9), UserTicks: field(14), SystemTicks: field(15), StartTime: field(22)}
 	tty, err := strconv.Atoi(fields[7-first])
 	if err != nil {
 		return nil, fmt.Errorf("parse stat: terminal: %w", err)
