@@ -132,7 +132,7 @@ func (r *Runtime) run(cmd *exec.Cmd, verb string, id host.ContainerID) error {
 
 // logged runs a command and returns the last error of its log.
 func (r *Runtime) logged(cmd *exec.Cmd) (string, error) {
-	log, err := os.CreateTemp("", "torpor-runtime-")
+	log, err := os.CreateTemp(filepath.Dir(r.Root), "torpor-runtime-") // where the daemon removes what a killed one left
 	if err != nil {
 		return "", err
 	}

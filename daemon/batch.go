@@ -130,7 +130,7 @@ func (d *Daemon) removeAll(ctx context.Context, request RemoveRequest, tell func
 			return err
 		}
 		defer unlock()
-		if err := d.removeUnit(ctx, u, request.Stop); err != nil {
+		if err := d.removeUnit(ctx, u, removal{stop: request.Stop}); err != nil {
 			return err
 		}
 		tell(Progress{Subject: string(u.id), What: "removed"})

@@ -35,7 +35,8 @@ type Daemon struct {
 	projects   projectLocks
 	close      []func() error
 
-	hosts sync.Mutex // of the containers' hosts files
+	hosts    sync.Mutex // of the containers' hosts files
+	removing sync.Mutex // of units and volumes
 
 	mu    sync.Mutex
 	units map[host.ContainerID]*unit
@@ -159,7 +160,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	server := &http.Server{Handler: d.routes(), BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
-	d.log.Info("serving", "socket", d.config.Socket, "state", d.config.StateDir, "services", len(d.all()))
+	d.log.Info("serving", "socket", d.config.Socket, "state", d.config.StateDir)
 	ready()
 	err = server.Serve(listener)
 	if errors.Is(err, http.ErrServerClosed) {

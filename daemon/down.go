@@ -29,19 +29,15 @@ func (d *Daemon) down(ctx context.Context, request DownRequest, tell func(Progre
 	if request.Project == "" || len(units) == 0 {
 		return fmt.Errorf("end project %q: nothing of it is here: %w", request.Project, host.ErrNotFound)
 	}
-	networks, volumes := map[string]bool{}, map[string]bool{}
+	networks := map[string]bool{}
 	for _, u := range units {
-		r := u.seen()
-		for _, n := range r.Networks {
+		for _, n := range u.seen().Networks {
 			networks[n.Name] = true
-		}
-		for _, name := range r.ownVolumes() {
-			volumes[name] = true
 		}
 	}
 	err = d.eachDependentFirst(ctx, units, func(ctx context.Context, u *unit) error {
 		tell(Progress{Subject: string(u.id), What: "stopping"})
-		if err := d.removeUnit(ctx, u, request.Stop); err != nil {
+		if err := d.removeUnit(ctx, u, removal{stop: request.Stop, volumes: request.Volumes}); err != nil {
 			return err
 		}
 		tell(Progress{Subject: string(u.id), What: "removed"})
@@ -54,35 +50,34 @@ func (d *Daemon) down(ctx context.Context, request DownRequest, tell func(Progre
 	for _, name := range slices.Sorted(maps.Keys(networks)) {
 		errs = append(errs, d.supplies.RemoveNetwork(name))
 	}
-	if request.Volumes {
-		for _, name := range slices.Sorted(maps.Keys(volumes)) {
-			errs = append(errs, d.removeVolume(name))
-		}
-	}
 	return errors.Join(append(errs, d.writeHosts())...)
 }
 
-// removeVolume removes a volume that no service has any more.
-func (d *Daemon) removeVolume(name string) error {
-	for _, u := range d.all() {
-		r := u.seen()
-		for _, v := range r.Volumes {
-			if v.Name == name {
-				return nil
-			}
-		}
-	}
-	return d.supplies.RemoveVolume(name)
+// removal says how a unit is removed.
+type removal struct {
+	stop    StopOptions
+	volumes bool // with the volumes that no other unit has
 }
 
-// removeUnit stops a service and takes its container away.
-func (d *Daemon) removeUnit(ctx context.Context, u *unit, o StopOptions) error {
+// removeUnit stops a service and takes its container away. Its volumes go
+// before its record, so that a killed daemon can be asked again.
+func (d *Daemon) removeUnit(ctx context.Context, u *unit, how removal) error {
 	err := u.try(func() error {
-		if err := u.stop(ctx, o); err != nil {
+		if err := u.stop(ctx, how.stop); err != nil {
 			return err
 		}
-		if err := d.containers.Clear(context.WithoutCancel(ctx), u.record); err != nil {
-			return err
+		return d.containers.Clear(context.WithoutCancel(ctx), u.record)
+	})
+	if err != nil {
+		return err
+	}
+	d.removing.Lock() // of two that share a volume, one is the last
+	defer d.removing.Unlock()
+	err = u.try(func() error {
+		if how.volumes {
+			if err := d.removeVolumes(u); err != nil {
+				return err
+			}
 		}
 		return u.remove()
 	})
@@ -90,6 +85,28 @@ func (d *Daemon) removeUnit(ctx context.Context, u *unit, o StopOptions) error {
 		return err
 	}
 	d.dropUnit(u)
+	return nil
+}
+
+// removeVolumes removes the volumes of which a unit is the last user.
+func (d *Daemon) removeVolumes(u *unit) error {
+	used := map[string]bool{}
+	for _, other := range d.all() {
+		if other == u {
+			continue
+		}
+		for _, v := range other.seen().Volumes {
+			used[v.Name] = true
+		}
+	}
+	for _, name := range u.seen().ownVolumes() {
+		if used[name] {
+			continue
+		}
+		if err := d.supplies.RemoveVolume(name); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

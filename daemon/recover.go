@@ -68,13 +68,17 @@ func (d *Daemon) sweep() error {
 			return fmt.Errorf("remove container without record: %w", err)
 		}
 	}
-	builds, err := filepath.Glob(filepath.Join(d.config.StateDir, "build-*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range builds {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("remove old build: %w", err)
+	for _, pattern := range []string{
+		filepath.Join(d.config.StateDir, "build-*"), filepath.Join(d.config.StateDir, "volumes", ".new-*"), filepath.Join(d.config.RunDir, "torpor-runtime-*"),
+	} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := os.RemoveAll(name); err != nil {
+				return fmt.Errorf("remove leftover: %w", err)
+			}
 		}
 	}
 	return nil

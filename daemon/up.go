@@ -117,7 +117,7 @@ func (d *Daemon) prepare(ctx context.Context, p *host.ProjectSpec, spec host.Ser
 			})
 		}
 		tell(Progress{Subject: string(r.ID), What: "recreating"})
-		if err := d.removeUnit(ctx, u, StopOptions{}); err != nil {
+		if err := d.removeUnit(ctx, u, removal{}); err != nil {
 			return nil, false, err
 		}
 	}
@@ -258,7 +258,7 @@ func (d *Daemon) orphans(ctx context.Context, request UpRequest, tell func(Progr
 			continue
 		}
 		tell(Progress{Subject: string(u.id), What: "removing", Detail: "not in the file any more"})
-		if err := d.removeUnit(ctx, u, StopOptions{}); err != nil {
+		if err := d.removeUnit(ctx, u, removal{}); err != nil {
 			return err
 		}
 	}

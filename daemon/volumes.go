@@ -44,14 +44,14 @@ func anonymousVolumes(r *Record) map[string]anonymousVolume {
 
 // ownVolumes are the volumes that go with the project when it is asked for:
 // not those that exist outside of it.
-func (r *Record) ownVolumes() []string {
+func (r Record) ownVolumes() []string {
 	var names []string
 	for _, v := range r.Volumes {
 		if !v.External {
 			names = append(names, v.Name)
 		}
 	}
-	for _, v := range anonymousVolumes(r) {
+	for _, v := range anonymousVolumes(&r) {
 		names = append(names, v.volume)
 	}
 	return names
