@@ -269,7 +269,7 @@ func TestForeignRules(t *testing.T) {
 	web, webNS := l.container("f-web-1", "f")
 	l.serveTCP(webNS, ":80")
 	l.serveTCP(l.remote, ":80")
-	l.serveUDP(l.here, web[0].Gateway.String()+":53")
+	l.serveUDP(l.here, fmt.Sprintf("%s:%d", web[0].Gateway, resolverPort))
 	l.serveUDP(l.here, web[0].Gateway.String()+":54")
 	l.publish("f-web-1", web[0].Address, host.PortSpec{Protocol: "tcp", Target: 80, Published: 8080})
 	t.Log(l.run("iptables-save"))

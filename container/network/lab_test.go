@@ -2,6 +2,7 @@ package network
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -135,10 +136,13 @@ func (l *lab) open() {
 func (l *lab) run(name string, args ...string) string {
 	l.t.Helper()
 	var out []byte
+	var complaints bytes.Buffer // of ip about namespaces that end, too
 	l.in(l.here, func() error {
 		var err error
-		if out, err = exec.Command(name, args...).CombinedOutput(); err != nil {
-			return fmt.Errorf("%s %v: %w: %s", name, args, err, out)
+		cmd := exec.Command(name, args...)
+		cmd.Stderr = &complaints
+		if out, err = cmd.Output(); err != nil {
+			return fmt.Errorf("%s %v: %w: %s", name, args, err, &complaints)
 		}
 		return nil
 	})

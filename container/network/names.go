@@ -3,10 +3,125 @@ package network
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
+
+	"torpor/host"
 )
+
+// SetNames says how a container is called on all its networks, beside its
+// aliases there. Case does not matter.
+func (h *Host) SetNames(id host.ContainerID, names ...string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	old := h.state.Names[id]
+	h.state.Names[id] = names
+	if err := h.saveLocked(); err != nil {
+		h.state.Names[id] = old
+		return err
+	}
+	return nil
+}
+
+// Peers lists who a container can call by name: all on its networks, itself
+// included, sorted by address, as entries of its hosts file.
+func (h *Host) Peers(id host.ContainerID) []HostEntry {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var entries []HostEntry
+	for _, n := range h.state.Networks {
+		if _, on := n.Addresses[id]; !on {
+			continue
+		}
+		for peer, a := range n.Addresses {
+			if names := h.namesLocked(n, peer); len(names) > 0 {
+				entries = append(entries, HostEntry{Address: a, Names: names})
+			}
+		}
+	}
+	slices.SortFunc(entries, func(x, y HostEntry) int { return x.Address.Compare(y.Address) })
+	return entries
+}
+
+// namesLocked are a container's names on a network.
+func (h *Host) namesLocked(n *network, id host.ContainerID) []string {
+	names := slices.Concat(h.state.Names[id], n.Aliases[id])
+	seen := map[string]bool{}
+	return slices.DeleteFunc(names, func(name string) bool {
+		again := seen[name]
+		seen[name] = true
+		return again
+	})
+}
+
+// asker is who sends a question for a name.
+type asker struct {
+	networks []string // whose names it is told
+	outside  bool     // may ask other name servers
+}
+
+// askerLocked finds the container with an address, or the host itself.
+func (h *Host) askerLocked(from netip.Addr) asker {
+	var who host.ContainerID
+	for name, n := range h.state.Networks {
+		if from == n.gateway() {
+			return asker{networks: []string{name}}
+		}
+		for id, a := range n.Addresses {
+			if a == from {
+				who = id
+			}
+		}
+	}
+	var a asker
+	for _, name := range slices.Sorted(maps.Keys(h.state.Networks)) {
+		if n := h.state.Networks[name]; who != "" && n.Addresses[who].IsValid() {
+			a.networks = append(a.networks, name)
+			a.outside = a.outside || !n.Internal
+		}
+	}
+	return a
+}
+
+// lookup finds the addresses of a name, without a dot at its end, for whoever
+// has the address from. A name may be followed by its network's.
+func (h *Host) lookup(from netip.Addr, name string) (found []netip.Addr, who asker) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	who = h.askerLocked(from)
+	for _, network := range who.networks {
+		n := h.state.Networks[network]
+		for id, a := range n.Addresses {
+			for _, known := range h.namesLocked(n, id) {
+				if strings.EqualFold(name, known) || strings.EqualFold(name, known+"."+network) {
+					found = append(found, a)
+					break
+				}
+			}
+		}
+	}
+	slices.SortFunc(found, netip.Addr.Compare)
+	return found, who
+}
+
+// reverse finds the name of an address.
+func (h *Host) reverse(from, address netip.Addr) (name string, who asker) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	who = h.askerLocked(from)
+	for _, network := range who.networks {
+		n := h.state.Networks[network]
+		for id, a := range n.Addresses {
+			if names := h.namesLocked(n, id); a == address && len(names) > 0 {
+				return names[0] + "." + network, who
+			}
+		}
+	}
+	return "", who
+}
 
 // HostEntry is one line of a hosts file.
 type HostEntry struct {
@@ -15,65 +130,34 @@ type HostEntry struct {
 }
 
 // WriteHosts writes a hosts file in place: the file is mounted in a container,
-// so it can not be replaced by another.
+// so it can not be replaced by another. It is overwritten before it is cut, so
+// that it is never empty to a reader.
 func WriteHosts(path string, entries []HostEntry) error {
 	var b bytes.Buffer
 	b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	for _, e := range entries {
 		fmt.Fprintf(&b, "%s\t%s\n", e.Address, strings.Join(e.Names, " "))
 	}
-	old, err := os.ReadFile(path)
-	if err == nil && bytes.Equal(old, b.Bytes()) {
-		return nil
-	}
-	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
+	if err := writeInPlace(path, b.Bytes()); err != nil {
 		return fmt.Errorf("write hosts file: %w", err)
 	}
 	return nil
 }
 
-// WriteResolv writes a resolv.conf: the given servers, or those of the host. A
-// resolver on the host's loopback can not be reached from a container; the
-// servers behind systemd-resolved's are used instead.
-func WriteResolv(path string, servers, search, options []string) error {
-	if len(servers) == 0 {
-		servers = hostServers()
+func writeInPlace(path string, content []byte) error {
+	old, err := os.ReadFile(path)
+	if err == nil && bytes.Equal(old, content) {
+		return nil
 	}
-	var b bytes.Buffer
-	for _, s := range servers {
-		fmt.Fprintf(&b, "nameserver %s\n", s)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
 	}
-	if len(search) > 0 {
-		fmt.Fprintf(&b, "search %s\n", strings.Join(search, " "))
+	if _, err = f.Write(content); err == nil {
+		err = f.Truncate(int64(len(content)))
 	}
-	if len(options) > 0 {
-		fmt.Fprintf(&b, "options %s\n", strings.Join(options, " "))
+	if closeErr := f.Close(); err == nil {
+		err = closeErr
 	}
-	if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
-		return fmt.Errorf("write resolv.conf: %w", err)
-	}
-	return nil
-}
-
-func hostServers() []string {
-	for _, path := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		var servers []string
-		for line := range strings.Lines(string(b)) {
-			fields := strings.Fields(line)
-			if len(fields) < 2 || fields[0] != "nameserver" {
-				continue
-			}
-			if a, err := netip.ParseAddr(fields[1]); err == nil && !a.IsLoopback() {
-				servers = append(servers, fields[1])
-			}
-		}
-		if len(servers) > 0 {
-			return servers
-		}
-	}
-	return nil
+	return err
 }

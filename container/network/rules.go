@@ -8,8 +8,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-
-	"torpor/host"
 )
 
 // applyRulesLocked replaces the table by what the state says, in one
@@ -26,7 +24,7 @@ func (h *Host) applyRulesLocked() error {
 	if len(h.state.Networks) > 0 {
 		r := &ruleset{conn: conn, table: conn.AddTable(table)}
 		r.guard()
-		if err := r.publish(h.state.Ports); err != nil {
+		if err := r.publish(h.state); err != nil {
 			return fmt.Errorf("set nftables rules: %w", err)
 		}
 		r.addNetworks(h)
@@ -68,19 +66,17 @@ func (r *ruleset) guard() {
 // publish translates packets to published ports by two maps, one for ports on
 // one address and one for ports on every address, so that thousands cost no
 // more than one.
-func (r *ruleset) publish(all map[host.ContainerID][]*Port) error {
+func (r *ruleset) publish(s *state) error {
 	incoming := r.chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	local := r.chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
 	// A neighbour must not reach what is published on the host's loopback.
 	r.add(incoming, prefix(offsetDest, loopbackNet), verdict(expr.VerdictReturn))
 	var narrow, wide []nftables.SetElement
-	for _, id := range slices.Sorted(maps.Keys(all)) {
-		for _, p := range all[id] {
-			if p.HostIP.IsValid() {
-				narrow = append(narrow, nftables.SetElement{Key: slices.Concat(p.HostIP.AsSlice(), p.keyBytes()), Val: p.targetBytes()})
-			} else {
-				wide = append(wide, nftables.SetElement{Key: p.keyBytes(), Val: p.targetBytes()})
-			}
+	for _, p := range s.translations() {
+		if p.HostIP.IsValid() {
+			narrow = append(narrow, nftables.SetElement{Key: slices.Concat(p.HostIP.AsSlice(), p.keyBytes()), Val: p.targetBytes()})
+		} else {
+			wide = append(wide, nftables.SetElement{Key: p.keyBytes(), Val: p.targetBytes()})
 		}
 	}
 	for _, m := range []struct {
@@ -97,6 +93,24 @@ func (r *ruleset) publish(all map[host.ContainerID][]*Port) error {
 		}
 	}
 	return nil
+}
+
+// translations are the published ports, and where gateways answer names.
+func (s *state) translations() []*Port {
+	var all []*Port
+	for _, id := range slices.Sorted(maps.Keys(s.Ports)) {
+		all = append(all, s.Ports[id]...)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Networks)) {
+		gateway := s.Networks[name].gateway()
+		for _, protocol := range []string{"tcp", "udp"} {
+			names := &Port{Protocol: protocol, HostIP: gateway, HostPort: 53, Address: gateway, Target: resolverPort}
+			if !slices.ContainsFunc(all, func(p *Port) bool { return p.key() == names.key() }) { // published by name: as the user wants
+				all = append(all, names)
+			}
+		}
+	}
+	return all
 }
 
 // portMap makes a map of ports to targets.
@@ -135,7 +149,7 @@ func (r *ruleset) addNetworks(h *Host) {
 			r.add(forward, out(device, expr.CmpOpEq), in(device, expr.CmpOpNeq), verdict(expr.VerdictDrop))
 			continue
 		}
-		r.add(leaving, prefix(offsetSource, n.Subnet), notToBridge(), masquerade())
+		r.add(leaving, prefix(offsetSource, n.Subnet), notToBridge(), out("lo", expr.CmpOpNeq), masquerade())
 		// What is not published is for the network's own containers; answers to
 		// what they asked come in.
 		r.add(forward, out(device, expr.CmpOpEq), in(device, expr.CmpOpNeq), original(), translated(false), verdict(expr.VerdictDrop))
