@@ -128,6 +128,7 @@ type processCompiler struct {
 	p      *ProcessSpec
 	holder int          // descriptor number of the holder's pidfd
 	fds    map[int]bool // descriptors in use at this point of the script
+	lowest int          // no descriptor below is free
 
 	changed areaAddr // word that counts the threads with their credentials
 }
@@ -159,11 +160,10 @@ func (c *processCompiler) sessionAndChildren(children map[int]areaAddr) {
 
 // lowestFree is the number the kernel gives the next descriptor.
 func (c *processCompiler) lowestFree() int {
-	n := 0
-	for c.fds[n] {
-		n++
+	for c.fds[c.lowest] {
+		c.lowest++
 	}
-	return n
+	return c.lowest
 }
 
 // take fetches a parked descriptor and returns its number in the new process.
@@ -177,6 +177,7 @@ func (c *processCompiler) take(s Slot) int {
 func (c *processCompiler) drop(fd int) {
 	c.call(sysClose, uint64(fd))
 	delete(c.fds, fd)
+	c.lowest = min(c.lowest, fd)
 }
 
 // files gives the process its descriptors, directories and umask.

@@ -8,8 +8,10 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"torpor/host"
+	"torpor/kernel/proc"
 )
 
 // The file meta, little endian (docs/format/checkpoint.md):
@@ -70,13 +72,16 @@ func LoadSpec(b []byte) (*Spec, error) {
 	if err := json.Unmarshal(body, s); err != nil {
 		return nil, fmt.Errorf("load checkpoint: %w: %w", err, host.ErrCorrupt)
 	}
-	return s, s.validate()
+	if err := s.validate(); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // validate checks what compiling relies on.
 func (s *Spec) validate() error {
-	if len(s.Processes) == 0 {
-		return fmt.Errorf("load checkpoint: no processes: %w", host.ErrCorrupt)
+	if len(s.Processes) == 0 || s.Pages < 0 || int(s.Pages) >= s.Parked {
+		return fmt.Errorf("load checkpoint: no processes or no image: %w", host.ErrCorrupt)
 	}
 	seen := map[int]bool{}
 	for i := range s.Processes {
@@ -102,13 +107,13 @@ func (s *Spec) validate() error {
 
 func (p *ProcessSpec) validate(parked int) error {
 	ok := func(s Slot) bool { return s >= 0 && int(s) < parked }
+	if !ok(p.Exe) || !ok(p.Cwd) || p.Root != NoSlot && !ok(p.Root) {
+		return fmt.Errorf("load checkpoint: files of process %d: %w", p.PID, host.ErrCorrupt)
+	}
 	for i := range p.VMAs {
 		v := &p.VMAs[i]
-		if v.Start >= v.End || v.End > taskSize || v.Start%4096 != 0 || v.End%4096 != 0 {
-			return fmt.Errorf("load checkpoint: mapping %x-%x: %w", v.Start, v.End, host.ErrCorrupt)
-		}
-		if (v.Kind == VMAFile || v.Kind == VMAShared) && !ok(v.File) {
-			return fmt.Errorf("load checkpoint: mapping %x-%x of file %d: %w", v.Start, v.End, v.File, host.ErrCorrupt)
+		if (v.Kind == VMAFile || v.Kind == VMAShared) && !ok(v.File) || !v.valid() {
+			return fmt.Errorf("load checkpoint: mapping %x-%x: %w", uint64(v.Start), uint64(v.End), host.ErrCorrupt)
 		}
 	}
 	for _, d := range p.Descriptors {
@@ -122,11 +127,31 @@ func (p *ProcessSpec) validate(parked int) error {
 		}
 	}
 	for i := range p.Threads {
-		if len(p.Threads[i].XState) == 0 {
-			return fmt.Errorf("load checkpoint: thread %d without extended state: %w", p.Threads[i].TID, host.ErrCorrupt)
+		if !p.Threads[i].valid() {
+			return fmt.Errorf("load checkpoint: thread %d: %w", p.Threads[i].TID, host.ErrCorrupt)
 		}
 	}
 	return nil
+}
+
+// valid checks the addresses of a mapping.
+func (v *VMASpec) valid() bool {
+	if v.Start >= v.End || v.End > taskSize || v.Start%proc.PageBytes != 0 || v.End%proc.PageBytes != 0 {
+		return false
+	}
+	for _, runs := range [][]PageRun{v.Used, v.Guards} {
+		for _, r := range runs {
+			if r.Start < v.Start || r.Start >= r.End || r.End > v.End {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (t *ThreadSpec) valid() bool {
+	return t.TID > 0 && len(t.XState) > 0 &&
+		!slices.ContainsFunc(t.Creds.Filters, func(f []byte) bool { return len(f)%8 != 0 })
 }
 
 // ReadSpec reads DIR/meta. A directory without one is host.ErrNotFound: no

@@ -52,7 +52,7 @@ func ParseStatus(text string) (*Status, error) {
 			return nil, fmt.Errorf("parse status: %s: %w", key, err)
 		}
 	}
-	if s.TGID == 0 || len(s.NSPIDs) == 0 {
+	if s.TGID == 0 || len(s.NSPIDs) == 0 || len(s.NSPGIDs) == 0 || len(s.NSSIDs) == 0 {
 		return nil, fmt.Errorf("parse status: no pid")
 	}
 	return s, nil
