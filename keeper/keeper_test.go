@@ -43,7 +43,14 @@ func startKeeper(t *testing.T, config Config) *testKeeper {
 		}
 	}
 	watched := make(chan error, 1)
-	go func() { watched <- k.Watch(ctx, func(e host.Event) { k.events <- e }) }()
+	go func() {
+		watched <- k.Watch(ctx, func(e host.Event) {
+			select {
+			case k.events <- e:
+			case <-ctx.Done():
+			}
+		})
+	}()
 	stopped := false
 	k.stop = func() {
 		if stopped {

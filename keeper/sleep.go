@@ -51,7 +51,7 @@ func (s *service) dump() (*SleepReport, error) {
 	}
 	checked := time.Since(begun)
 	s.set(func(st *Status) { st.State = host.Sleeping })
-	d, err := checkpoint.Dump(checkpoint.DumpOptions{Dir: s.target.CheckpointDir, Holder: s.holder, List: list, Verify: s.target.Verify})
+	d, err := dumpQuiet(checkpoint.DumpOptions{Dir: s.target.CheckpointDir, Holder: s.holder, List: list, Verify: s.target.Verify, Quiet: true})
 	if err != nil {
 		s.set(func(st *Status) { st.State = host.Awake })
 		return nil, err
@@ -71,6 +71,50 @@ func (s *service) dump() (*SleepReport, error) {
 	s.rearm(d.Spec)
 	report.Phases["arm"] = time.Since(now)
 	return report, nil
+}
+
+// A service that is at work is tried again: most requests take less than this.
+// Quiet is when no thread ran for a while: one that waits for its turn, for a
+// lock or for a short pause to end looks idle at any one moment.
+const (
+	busyTries   = 200
+	quietWindow = 5 * time.Millisecond
+)
+
+// dumpQuiet dumps when no thread has run for quietWindow.
+func dumpQuiet(o checkpoint.DumpOptions) (*checkpoint.DumpReport, error) {
+	var last error
+	for range busyTries {
+		quiet, err := unswitched(o.List)
+		if err != nil {
+			return nil, err
+		}
+		if !quiet {
+			last = &host.Refusal{Reasons: []string{"it is at work"}}
+			continue
+		}
+		d, err := checkpoint.Dump(o)
+		if err == nil || !errors.Is(err, checkpoint.ErrBusy) {
+			return d, err
+		}
+		last = err
+	}
+	return nil, last
+}
+
+// unswitched reports whether no thread was scheduled for quietWindow.
+func unswitched(list func() ([]int, error)) (bool, error) {
+	pids, err := list()
+	if err != nil {
+		return false, err
+	}
+	before, err := proc.ContextSwitches(pids)
+	if err != nil {
+		return false, err
+	}
+	time.Sleep(quietWindow)
+	after, err := proc.ContextSwitches(pids)
+	return before == after, err
 }
 
 // rearmAfter is the pause before a stub that could not be made, or that
