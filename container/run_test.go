@@ -337,14 +337,18 @@ func (b *box) execOnTerminal() {
 	b.t.Helper()
 	master, slave := openTerminal(b.t)
 	defer master.Close()
+	ctx, cancel := context.WithCancel(context.Background())
 	b.must(unix.IoctlSetWinsize(int(master.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 21, Col: 77}))
 	type result struct {
 		code int
 		err  error
 	}
-	done := make(chan result)
+	done := make(chan result, 1)
+	ended := make(chan struct{})
+	defer func() { cancel(); <-ended }()
 	go func() {
-		code, err := b.runtime.Exec(context.Background(), b.bundle.ID, ExecSpec{Args: []string{"sh", "-c", "tty; stty size; read x; echo $x$x; exit 5"}, TTY: true}, ExecStreams{slave, slave, slave})
+		defer close(ended)
+		code, err := b.runtime.Exec(ctx, b.bundle.ID, ExecSpec{Args: []string{"sh", "-c", "tty; until stty size | grep -v '^0 0'; do sleep .01; done; read x; echo $x$x; exit 5"}, TTY: true}, ExecStreams{slave, slave, slave})
 		done <- result{code, err}
 	}()
 	terminal := &expecter{t: b.t, file: master}

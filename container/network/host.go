@@ -110,7 +110,11 @@ func (h *Host) veth(id host.ContainerID, network string) string {
 
 // NamespacePath is where a container's network namespace is mounted.
 func (h *Host) NamespacePath(id host.ContainerID) string {
-	return filepath.Join(h.config.NamespaceDir, h.config.Table+"-"+string(id))
+	name := "torpor-" + string(id)
+	if h.config.Table != defaultTable {
+		name += "-" + shortHash(h.config.Table)
+	}
+	return filepath.Join(h.config.NamespaceDir, name)
 }
 
 // heldSocket is a socket that is only there to exist.

@@ -102,6 +102,20 @@ func (l *lab) wire() {
 		return up("wire0", hostAddr)
 	})
 	l.in(l.remote, func() error { return up("wire0", remoteAddr) })
+	l.in(l.here, func() error { return awaitCarrier("wire0") })
+}
+
+// awaitCarrier waits until the kernel has noticed that both ends are up.
+func awaitCarrier(device string) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		link, err := netlink.LinkByName(device)
+		if err != nil || link.Attrs().OperState == netlink.OperUp {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("device %s is %s", device, link.Attrs().OperState)
+		}
+	}
 }
 
 // in runs f in a namespace; an error ends the test.
