@@ -44,13 +44,7 @@ func (r *Runtime) Exec(ctx context.Context, id host.ContainerID, e ExecSpec, str
 	defer pidFile.Close()
 	args := r.execArgs(id, e, "--pid-file", pidFile.Name())
 	cmd := exec.CommandContext(ctx, args[0], append([]string{"--log-format", "json"}, args[1:]...)...)
-	cmd.Cancel = func() error {
-		// The runtime is its parent and has not reaped it, so it is the one.
-		if pid := readPID(pidFile.Name()); pid > 0 {
-			return syscall.Kill(pid, syscall.SIGKILL)
-		}
-		return cmd.Process.Kill()
-	}
+	cmd.Cancel = func() error { return killCommand(cmd.Process, pidFile.Name()) }
 	cmd.WaitDelay = execEnd
 	// A nil *os.File in an interface would not be nil.
 	if streams.Stdin != nil {
@@ -82,6 +76,21 @@ func (r *Runtime) Exec(ctx context.Context, id host.ContainerID, e ExecSpec, str
 
 // execEnd is how long the runtime may take to end after its command was killed.
 const execEnd = 10 * time.Second
+
+// killCommand kills what a runtime runs, so that the runtime ends by itself. The
+// runtime is its parent and has not reaped it, so the pid is the right one; the
+// command may begin before the file is written.
+func killCommand(runtime *os.Process, pidFile string) error {
+	for deadline := time.Now().Add(execEnd); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if pid := readPID(pidFile); pid > 0 {
+			return syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if err := runtime.Signal(syscall.Signal(0)); err != nil {
+			return err // ended without
+		}
+	}
+	return runtime.Kill()
+}
 
 // readPID returns the pid in a file, 0 if there is none yet.
 func readPID(path string) int {

@@ -42,7 +42,9 @@ func TestNetwork(t *testing.T) {
 	ask := host.ContainerID(fmt.Sprintf("tn%d-ask-1", os.Getpid()))
 	var webNS, askNS string
 	var hosts string
-	t.Cleanup(func() { must(t, netns.Do(here, func() error { return errors.Join(h.Detach(web), h.Detach(ask), h.RemoveNetwork("run")) })) })
+	t.Cleanup(func() {
+		must(t, netns.Do(here, func() error { return errors.Join(h.Detach(web), h.Detach(ask), h.RemoveNetwork("run")) }))
+	})
 	must(t, netns.Do(here, func() error {
 		must(t, h.EnsureNetwork(host.NetworkSpec{Name: "run"}))
 		webAt, err := h.Reserve(web, []host.NetworkAttachment{{Network: "run", Aliases: []string{"www"}}})
