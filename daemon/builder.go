@@ -27,9 +27,11 @@ type builder struct {
 	config  Config
 	runtime *container.Runtime
 	network *network.Host
+	names   *network.Resolver
 	images  *image.Store
 	keeper  *keeperLink
 	secrets *secretStore
+	warn    func(error)
 }
 
 func (b *builder) dir(r *Record) string       { return b.config.serviceDir(r.ID) }
@@ -166,7 +168,7 @@ func (b *builder) connect(r *Record) (string, error) {
 	if err != nil || len(r.Spec.Ports) == 0 {
 		return netns, err
 	}
-	i := slices.IndexFunc(r.Attachments, func(a network.Attachment) bool { return !b.internal(r, a) })
+	i := slices.IndexFunc(r.Attachments, func(a network.Attachment) bool { return !a.Internal })
 	if i < 0 {
 		return "", fmt.Errorf("publish ports of %s: it is on no network that leads out: %w", r.ID, host.ErrInvalid)
 	}
@@ -178,15 +180,6 @@ func (b *builder) connect(r *Record) (string, error) {
 		r.Ports = append(r.Ports, p.String())
 	}
 	return netns, nil
-}
-
-func (b *builder) internal(r *Record, a network.Attachment) bool {
-	for _, n := range r.Networks {
-		if n.Name == a.Network {
-			return n.Internal
-		}
-	}
-	return false
 }
 
 // bundle resolves what the spec leaves to image and host.
@@ -240,19 +233,9 @@ func (b *builder) Clear(ctx context.Context, r *Record) error {
 	} else {
 		errs = append(errs, err)
 	}
-	errs = append(errs, b.runtime.Delete(ctx, r.ID), image.Unmount(b.rootfs(r)), b.disconnect(r.ID))
+	errs = append(errs, b.runtime.Delete(ctx, r.ID), image.Unmount(b.rootfs(r)), b.network.Disconnect(r.ID))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("clear %s: %w", r.ID, err)
-	}
-	return nil
-}
-
-// disconnect takes the network namespace away; the addresses stay.
-func (b *builder) disconnect(id host.ContainerID) error {
-	if h, ok := any(b.network).(interface {
-		Disconnect(host.ContainerID) error
-	}); ok {
-		return h.Disconnect(id)
 	}
 	return nil
 }
@@ -299,12 +282,34 @@ func (b *builder) Reserve(r *Record) error {
 		attachments = append(attachments, a)
 	}
 	var err error
-	r.Attachments, err = b.network.Reserve(r.ID, attachments)
+	if r.Attachments, err = b.network.Reserve(r.ID, attachments); err != nil {
+		return err
+	}
+	b.answerNames()
+	return b.network.SetNames(r.ID, r.names()...)
+}
+
+// answerNames lets the resolver follow the networks. Without it containers
+// still know their peers by their hosts files.
+func (b *builder) answerNames() {
+	if err := b.names.Sync(); err != nil {
+		b.warn(err)
+	}
+}
+
+// Restore implements supplies.
+func (b *builder) Restore() error {
+	err := b.network.Restore()
+	b.answerNames()
 	return err
 }
 
 // RemoveNetwork implements supplies.
-func (b *builder) RemoveNetwork(name string) error { return b.network.RemoveNetwork(name) }
+func (b *builder) RemoveNetwork(name string) error {
+	err := b.network.RemoveNetwork(name)
+	b.answerNames()
+	return err
+}
 
 // Networks implements supplies.
 func (b *builder) Networks() []string { return b.network.Networks() }

@@ -73,6 +73,9 @@ func New(config Config, log *slog.Logger) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
+	d.close = append(d.close, net.Close)
+	names := network.NewResolver(net)
+	d.close = append(d.close, names.Close)
 	if d.images, err = image.Open(filepath.Join(config.StateDir, "images")); err != nil {
 		return nil, err
 	}
@@ -80,8 +83,8 @@ func New(config Config, log *slog.Logger) (_ *Daemon, err error) {
 	for _, err := range d.images.Damaged() {
 		log.Warn("open images", "error", err)
 	}
-	b := &builder{config: config, runtime: d.runtime, network: net, images: d.images, keeper: link,
-		secrets: &secretStore{dir: filepath.Join(config.RunDir, "secrets")}}
+	b := &builder{config: config, runtime: d.runtime, network: net, names: names, images: d.images, keeper: link,
+		secrets: &secretStore{dir: filepath.Join(config.RunDir, "secrets")}, warn: func(err error) { log.Warn("answer names", "error", err) }}
 	d.containers, d.supplies = b, b
 	return d, config.writeInit()
 }
@@ -149,6 +152,9 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 			u.stopCare()
 		}
 	}()
+	if err := d.supplies.Restore(); err != nil {
+		d.log.Error("restore networks", "error", err) // services that need them say so again
+	}
 	if err := d.load(ctx); err != nil {
 		return err
 	}

@@ -11,37 +11,29 @@ import (
 )
 
 // WriteHosts implements supplies.
-func (b *builder) WriteHosts(r *Record, peers []place) error {
-	if err := os.MkdirAll(filepath.Join(b.dir(r), "etc"), 0o755); err != nil {
+func (b *builder) WriteHosts(r *Record) error {
+	if err := os.MkdirAll(b.etcDir(r), 0o755); err != nil {
 		return err
 	}
-	return network.WriteHosts(b.hostsPath(r), hostEntries(r, peers))
+	return network.WriteHosts(filepath.Join(b.etcDir(r), "hosts"), append(hostEntries(r), b.network.Peers(r.ID)...))
 }
 
-func (b *builder) hostsPath(r *Record) string { return filepath.Join(b.dir(r), "etc", "hosts") }
+// etcDir holds the files by which a container knows itself and others.
+func (b *builder) etcDir(r *Record) string { return filepath.Join(b.dir(r), "etc") }
 
-// hostEntries are the names that a container knows: extra hosts, itself and
-// its peers on the same networks.
-func hostEntries(r *Record, peers []place) []network.HostEntry {
+// hostEntries are the names that only the container itself knows: its hostname
+// and extra hosts.
+func hostEntries(r *Record) []network.HostEntry {
 	var entries []network.HostEntry
+	if len(r.Attachments) > 0 {
+		entries = append(entries, network.HostEntry{Address: r.Attachments[0].Address, Names: []string{r.hostname()}})
+	}
 	for _, extra := range r.Spec.ExtraHosts {
 		name, value, _ := strings.Cut(extra, "=")
 		if value == "host-gateway" && len(r.Attachments) > 0 {
 			entries = append(entries, network.HostEntry{Address: r.Attachments[0].Gateway, Names: []string{name}})
 		} else if a, err := netip.ParseAddr(strings.Trim(value, "[]")); err == nil {
 			entries = append(entries, network.HostEntry{Address: a, Names: []string{name}})
-		}
-	}
-	for i, a := range r.Attachments {
-		own := r.names(a.Network)
-		if i == 0 && r.hostname() != own[0] {
-			own = append([]string{r.hostname()}, own...)
-		}
-		entries = append(entries, network.HostEntry{Address: a.Address, Names: own})
-		for _, p := range peers {
-			if a.Network == p.attachment.Network && a.Address != p.attachment.Address {
-				entries = append(entries, network.HostEntry{Address: p.attachment.Address, Names: p.names})
-			}
 		}
 	}
 	return entries
@@ -51,15 +43,10 @@ func hostEntries(r *Record, peers []place) []network.HostEntry {
 func (d *Daemon) writeHosts() error {
 	d.hosts.Lock()
 	defer d.hosts.Unlock()
-	units := d.all()
-	var peers []place
-	for _, u := range units {
-		peers = append(peers, u.places()...)
-	}
 	var errs []error
-	for _, u := range units {
+	for _, u := range d.all() {
 		if r := u.seen(); len(r.Attachments) > 0 {
-			errs = append(errs, d.supplies.WriteHosts(&r, peers))
+			errs = append(errs, d.supplies.WriteHosts(&r))
 		}
 	}
 	return errors.Join(errs...)

@@ -45,16 +45,15 @@ func (b *builder) etc(r *Record) ([]container.BindMount, error) {
 	if r.Spec.NetworkMode == host.NetworkHost {
 		return nil, nil // it sees the host's names
 	}
-	dir, s := filepath.Join(b.dir(r), "etc"), &r.Spec
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	dir, s := b.etcDir(r), &r.Spec
+	if err := b.WriteHosts(r); err != nil {
 		return nil, err
 	}
-	if _, err := os.Stat(b.hostsPath(r)); errors.Is(err, fs.ErrNotExist) { // else it knows more than r does
-		if err := network.WriteHosts(b.hostsPath(r), hostEntries(r, nil)); err != nil {
-			return nil, err
-		}
+	servers := s.DNS
+	if len(servers) == 0 && len(r.Attachments) > 0 {
+		servers = network.Nameservers(r.Attachments)
 	}
-	if err := network.WriteResolv(filepath.Join(dir, "resolv.conf"), s.DNS, s.DNSSearch, s.DNSOpt); err != nil {
+	if err := network.WriteResolv(filepath.Join(dir, "resolv.conf"), servers, s.DNSSearch, s.DNSOpt); err != nil {
 		return nil, err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "hostname"), []byte(r.hostname()+"\n"), 0o644); err != nil {

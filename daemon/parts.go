@@ -57,8 +57,11 @@ type supplies interface {
 	// Sweep gives back what containers hold that are not known.
 	Sweep(known func(host.ContainerID) bool) error
 
+	// Restore makes the networks again, after a restart of the machine.
+	Restore() error
+
 	// WriteHosts brings the names that a container knows up to date.
-	WriteHosts(r *Record, peers []place) error
+	WriteHosts(r *Record) error
 }
 
 // keepers is what a unit asks of the keeper; *keeper.Client has it.

@@ -183,16 +183,11 @@ func (r *Record) args() []string {
 	return append(append([]string{}, entrypoint...), command...)
 }
 
-// names are what peers on a network call this container.
-func (r *Record) names(on string) []string {
+// names are what peers call this container, beside its aliases.
+func (r *Record) names() []string {
 	names := []string{string(r.Spec.Name)}
 	if r.Spec.ContainerName != "" {
 		names = append(names, r.Spec.ContainerName)
-	}
-	for _, a := range r.Spec.Networks {
-		if r.Networks[a.Network].Name == on {
-			names = append(names, a.Aliases...)
-		}
 	}
 	return append(names, string(r.ID))
 }

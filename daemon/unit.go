@@ -6,7 +6,6 @@ import (
 	"sync"
 	"time"
 
-	"torpor/container/network"
 	"torpor/host"
 	"torpor/keeper"
 )
@@ -38,12 +37,6 @@ type unit struct {
 	view    Record        // as last saved
 	running int           // init, likewise
 	changed chan struct{} // closed and replaced at every change
-}
-
-// place is where and by which names a unit is found on one network.
-type place struct {
-	attachment network.Attachment
-	names      []string
 }
 
 // newUnit takes a container into care. The caller ends it with stopCare.
@@ -137,16 +130,6 @@ func (u *unit) seen() Record {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.view
-}
-
-// places is where peers find the unit.
-func (u *unit) places() []place {
-	r := u.seen()
-	var places []place
-	for _, a := range r.Attachments {
-		places = append(places, place{a, r.names(a.Network)})
-	}
-	return places
 }
 
 // await waits until ok says so of the unit.
