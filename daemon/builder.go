@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"torpor/checkpoint"
 	"torpor/container"
@@ -247,10 +245,11 @@ func (b *builder) Release(r *Record) error {
 
 // Run implements containers.
 func (b *builder) Run(ctx context.Context, id host.ContainerID, e container.ExecSpec) error {
-	command := b.runtime.ExecArgs(id, e)
-	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	cmd.WaitDelay = time.Second
-	return cmd.Run()
+	code, err := b.runtime.Exec(ctx, id, e, container.ExecStreams{})
+	if err == nil && code != 0 {
+		err = fmt.Errorf("run %s in %s: it ended with %d", e.Args[0], id, code)
+	}
+	return err
 }
 
 // Signal implements containers.

@@ -16,7 +16,12 @@ import (
 
 func newImageCommand(env *environment) *cobra.Command {
 	var at place
-	cmd := &cobra.Command{Use: "image", Short: "Pull, import, list and remove images", Args: cobra.NoArgs}
+	cmd := &cobra.Command{
+		Use:   "image",
+		Short: "Pull, import, list and remove images",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
 	at.register(cmd)
 	cmd.AddCommand(newImagePullCommand(env, &at), newImageImportCommand(env, &at), newImageListCommand(env, &at), newImageRemoveCommand(env, &at))
 	return cmd

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,13 +24,16 @@ var exitCodes = []struct {
 	err  error
 	text string
 }{
+	{2, host.ErrInvalid, "wrong use, or input that is wrong or not supported"},
+	{2, host.ErrUnsupported, ""},
 	{3, host.ErrRefused, "refused; nothing was touched"},
 	{4, host.ErrDaemonDown, "the daemon is not running"},
-	{2, host.ErrInvalid, "wrong use or input"},
-	{2, host.ErrUnsupported, "wrong use or input"},
-	{5, host.ErrNotFound, "no such service, image or checkpoint"},
+	{5, host.ErrNotFound, "no such service, image, file or checkpoint"},
 	{6, host.ErrKernel, "this kernel lacks a feature; see torpor check"},
 }
+
+// exitOrder is which kind decides when an error has several.
+var exitOrder = []error{host.ErrRefused, host.ErrDaemonDown, host.ErrInvalid, host.ErrUnsupported, host.ErrNotFound, host.ErrKernel}
 
 // execute runs one command line and returns its exit code.
 func execute(ctx context.Context, env *environment, args []string) int {
@@ -44,9 +48,18 @@ func execute(ctx context.Context, env *environment, args []string) int {
 		return exit.code
 	}
 	fmt.Fprintf(env.stderr, "torpor: %v\n", err)
-	for _, e := range exitCodes {
-		if errors.Is(err, e.err) {
-			return e.code
+	return exitCode(err)
+}
+
+func exitCode(err error) int {
+	for _, kind := range exitOrder {
+		if !errors.Is(err, kind) {
+			continue
+		}
+		for _, e := range exitCodes {
+			if e.err == kind {
+				return e.code
+			}
 		}
 	}
 	return 1
@@ -57,16 +70,17 @@ func newRootCommand(env *environment) *cobra.Command {
 		Use:   "torpor",
 		Short: "Run services that sleep while idle, with their connections open",
 		Long: `Run the services of a compose file. An idle one falls asleep: its memory goes back
-to the machine, its TCP connections stay open, and the next packet wakes it.
-
-` + exitCodeHelp(),
+to the machine, its TCP connections stay open, and the next packet wakes it.`,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
 	root.SetIn(env.stdin)
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return wrongUse(err) })
+	root.SetFlagErrorFunc(wrongUse)
+	root.SetHelpTemplate(root.HelpTemplate() + "\n" + exitCodeHelp())
 	root.AddCommand(
 		newBenchCommand(env),
 		newCheckCommand(env),
@@ -95,18 +109,30 @@ to the machine, its TCP connections stay open, and the next packet wakes it.
 	return root
 }
 
+// useError is an error of the command line; its text needs no kind.
+type useError struct {
+	cause   error
+	command string
+}
+
+func (e *useError) Error() string {
+	return fmt.Sprintf("%v\nsee: %s --help", strings.TrimSpace(e.cause.Error()), e.command)
+}
+
+func (*useError) Unwrap() error { return host.ErrInvalid }
+
 // wrongUse gives errors of the command line their exit code.
-func wrongUse(err error) error {
+func wrongUse(cmd *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%w: %w", err, host.ErrInvalid)
+	return &useError{err, cmd.CommandPath()}
 }
 
 // markWrongUse does so for the numbers of arguments of all commands.
 func markWrongUse(cmd *cobra.Command) {
 	if check := cmd.Args; check != nil {
-		cmd.Args = func(c *cobra.Command, args []string) error { return wrongUse(check(c, args)) }
+		cmd.Args = func(c *cobra.Command, args []string) error { return wrongUse(c, check(c, args)) }
 	}
 	for _, child := range cmd.Commands() {
 		markWrongUse(child)
@@ -118,7 +144,7 @@ func exitCodeHelp() string {
 	text := "Exit codes:\n  0  done\n  1  an error\n"
 	seen := map[int]bool{}
 	for _, e := range exitCodes {
-		if !seen[e.code] {
+		if !seen[e.code] { // the first of a code has the text
 			seen[e.code] = true
 			text += fmt.Sprintf("  %d  %s\n", e.code, e.text)
 		}
