@@ -27,6 +27,7 @@ func helper(args []string) int {
 		}
 		return nil
 	}
+	fmt.Println("begin")
 	if args[0] == "dump" {
 		_, err = tree.trySleep(DumpOptions{At: at})
 	} else {

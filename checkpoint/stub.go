@@ -82,14 +82,10 @@ func (s *Stub) start(file *os.File, area areaRange, o ArmOptions) error {
 		return err
 	}
 	copy(s.area, draft.bytes) // the prelude; it does not depend on the stub
-	before, err := proc.Children(adopter(o))
-	if err != nil {
-		return fmt.Errorf("list children: %w", err)
-	}
 	if err := runStub(file, draft, area, o); err != nil {
 		return err
 	}
-	if s.PID, err = newStub(adopter(o), before); err != nil {
+	if s.PID, err = newStub(adopter(o), file, area); err != nil {
 		return err
 	}
 	if o.AddToCgroups != nil {
@@ -157,20 +153,27 @@ func runStub(script *os.File, p *program, area areaRange, o ArmOptions) error {
 	return nil
 }
 
-// newStub waits until a child of pid that was not there before waits for its
-// tracer. Before that it has descriptors and signals that are not its own.
-func newStub(pid int, before []int) (int, error) {
+// newStub waits until the child of pid that maps this script waits for its
+// tracer. Before that it has descriptors and signals that are not its own. A
+// stub whose maker was killed may turn up meanwhile: it has another script.
+func newStub(pid int, script *os.File, area areaRange) (int, error) {
+	info, err := script.Stat()
+	if err != nil {
+		return 0, fmt.Errorf("find stub: %w", err)
+	}
+	inode := info.Sys().(*syscall.Stat_t).Ino
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Microsecond) {
 		children, err := proc.Children(pid)
 		if err != nil {
 			return 0, fmt.Errorf("find stub: %w", err)
 		}
 		for _, child := range children {
-			if slices.Contains(before, child) {
-				continue
-			}
 			status, err := proc.ReadStatus(child, child)
 			if err != nil || status.Name != StubName {
+				continue
+			}
+			vmas, err := proc.Maps(child)
+			if err != nil || !slices.ContainsFunc(vmas, func(v proc.VMA) bool { return v.Start == proc.Addr(area.base) && v.Inode == inode }) {
 				continue
 			}
 			if call, err := proc.CurrentCall(child); err == nil && call == sysPause {

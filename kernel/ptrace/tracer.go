@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,6 +15,7 @@ import (
 type Tracer struct {
 	work chan func()
 	done chan struct{}
+	tid  int // of its thread; to be read after done
 }
 
 // NewTracer starts the thread. The caller must Close it.
@@ -52,6 +54,7 @@ func childless() bool {
 // is left.
 func (t *Tracer) serve() {
 	defer close(t.done)
+	t.tid = unix.Gettid()
 	for f := range t.work {
 		f()
 	}
@@ -70,8 +73,19 @@ func (t *Tracer) Do(f func() error) error {
 }
 
 // Close ends the thread. Tracees that are still attached go on running, or die
-// if they were seized with OptExitKill.
+// if they were seized with OptExitKill; when Close returns, another tracer can
+// have them.
 func (t *Tracer) Close() {
 	close(t.work)
 	<-t.done
+	// The goroutine has ended; the kernel detaches when its thread does, which
+	// is a little later. Another thread may get the number, but not that soon.
+	for deadline := time.Now().Add(time.Second); threadExists(t.tid) && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Microsecond)
+	}
+}
+
+// threadExists reports whether this process has a thread tid.
+func threadExists(tid int) bool {
+	return unix.Tgkill(unix.Getpid(), tid, 0) == nil
 }

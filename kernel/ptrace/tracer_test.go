@@ -52,3 +52,22 @@ func TestTracerHasNoChildren(t *testing.T) {
 		_ = cmd.Wait() // killed
 	}
 }
+
+// TestClosedTracerLetsGo checks that another tracer can have a task that the
+// closed one left attached and running.
+func TestClosedTracerLetsGo(t *testing.T) {
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	for i := range 200 {
+		tracer := NewTracer()
+		err := tracer.Do(func() error { return Seize(cmd.Process.Pid, 0) })
+		tracer.Close()
+		if err != nil {
+			t.Fatalf("seize %d: %v", i, err)
+		}
+	}
+}
