@@ -74,11 +74,16 @@ func (c *collector) inside(spec *ProcessSpec) (err error) {
 }
 
 // block keeps signals away. SIGTRAP stays: a breakpoint whose signal is
-// blocked makes the kernel forget the program's handler.
+// blocked makes the kernel forget the program's handler. Until unblock the
+// task's registers and mask are not its own: should this process be killed
+// meanwhile, the task dies with it, where it would hang if it ran on.
 func (c *collector) block() error {
 	for _, t := range c.process.tasks {
 		if (t.status.SigPending|t.status.SharedPending)&(1<<(sigTrap-1)) != 0 {
 			return &host.Refusal{Reasons: []string{fmt.Sprintf("process %d (%s) has a SIGTRAP pending", c.process.pid, t.status.Name)}}
+		}
+		if err := ptrace.SetOptions(t.tid, boundOptions); err != nil {
+			return err
 		}
 		if err := ptrace.SetSigMask(t.tid, ^uint64(1<<(sigTrap-1))); err != nil {
 			return err
@@ -91,7 +96,8 @@ func (c *collector) block() error {
 func (c *collector) unblock() error {
 	var errs []error
 	for _, t := range c.process.tasks {
-		errs = append(errs, ignoreGone(ptrace.SetRegs(t.tid, t.regs)), ignoreGone(ptrace.SetSigMask(t.tid, t.mask)))
+		errs = append(errs, ignoreGone(ptrace.SetRegs(t.tid, t.regs)), ignoreGone(ptrace.SetSigMask(t.tid, t.mask)),
+			ignoreGone(ptrace.SetOptions(t.tid, freeOptions)))
 	}
 	return errors.Join(errs...)
 }

@@ -324,7 +324,7 @@ func (d *dump) closeHandles() {
 // done to a process is because it is gone.
 func (d *dump) kill() {
 	for tid := range d.tree.seized {
-		_ = ptrace.SetOptions(tid, ptrace.OptSuspendSeccomp|ptrace.OptExitKill)
+		_ = ptrace.SetOptions(tid, boundOptions)
 	}
 	for i, p := range d.tree.processes {
 		dropRobustLists(p, &d.spec.Processes[i])

@@ -20,6 +20,13 @@ const (
 	vforkLimit  = 20 * time.Millisecond
 )
 
+// Options of frozen tasks: a free one runs on when its tracer is killed, a
+// bound one dies with it.
+const (
+	freeOptions  = ptrace.OptSuspendSeccomp
+	boundOptions = ptrace.OptSuspendSeccomp | ptrace.OptExitKill
+)
+
 // frozenTask is a stopped thread.
 type frozenTask struct {
 	tid    int // in the tracer's pid namespace
@@ -114,7 +121,7 @@ func (f *frozen) stopNew(pids []int) (bool, error) {
 
 // seizeAndInterrupt returns false for a task that is gone.
 func seizeAndInterrupt(pid, tid int) (bool, error) {
-	err := ptrace.Seize(tid, ptrace.OptSuspendSeccomp)
+	err := ptrace.Seize(tid, freeOptions)
 	switch {
 	case errors.Is(err, syscall.ESRCH):
 		return false, nil
@@ -272,6 +279,9 @@ func (p *frozenProcess) forgetInquiry() error {
 		return nil
 	}
 	leader := p.tasks[0].tid
+	if err := ptrace.SetOptions(leader, boundOptions); err != nil {
+		return err
+	}
 	if err := ptrace.SetSigMask(leader, ^uint64(0)); err != nil {
 		return err
 	}

@@ -105,12 +105,10 @@ func (r *restore) run() error {
 	return err
 }
 
-// options make every new task die with this process while it is half made.
-const restoreOptions = ptrace.OptExitKill | ptrace.OptSuspendSeccomp
-
-// seize stops the stub in its waiting and sends it into the script.
+// seize stops the stub in its waiting and sends it into the script. Every task
+// that it makes is bound too while it is half made.
 func (r *restore) seize() error {
-	if err := ptrace.Seize(r.PID, restoreOptions); err != nil {
+	if err := ptrace.Seize(r.PID, boundOptions); err != nil {
 		return err
 	}
 	if err := ptrace.Interrupt(r.PID); err != nil {
@@ -349,7 +347,7 @@ func (r *restore) commit() error {
 // otherwise kills what is there and restores again.
 func (r *restore) spare() error {
 	for tid := range r.tasks {
-		if err := ptrace.SetOptions(tid, ptrace.OptSuspendSeccomp); err != nil {
+		if err := ptrace.SetOptions(tid, freeOptions); err != nil {
 			return err
 		}
 	}
