@@ -25,6 +25,7 @@ type WakeOptions struct {
 	Program  string   // python interpreter
 	Keeper   []string // command that runs a keeper; --state and --run are added
 	Dir      string   // for state; on the file system that is to be measured
+	CRIU     string   // criu program to compare with; empty for none
 	Progress func(string)
 }
 
@@ -40,6 +41,7 @@ type WakeResult struct {
 	WrittenBytes Bytes                    `json:"written_bytes"` // each later sleep, mean
 	Phases       map[string]time.Duration `json:"sleep_phases_ns"`
 	WakePhases   map[string]time.Duration `json:"wake_phases_ns"`
+	CRIU         *CRIUResult              `json:"criu,omitempty"`
 }
 
 // Bytes is a number of bytes.
@@ -61,8 +63,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
     def log_message(self, *args):
         pass
-http.server.ThreadingHTTPServer(("0.0.0.0", 8000), Handler).serve_forever()
+http.server.ThreadingHTTPServer(("0.0.0.0", int(sys.argv[2])), Handler).serve_forever()
 `
+
+// wakePort is where the program listens in its own network namespace.
+const wakePort = 8000
 
 // Wake measures sleeping and waking of a python service for each heap size.
 func Wake(ctx context.Context, o WakeOptions) ([]WakeResult, error) {
@@ -72,6 +77,10 @@ func Wake(ctx context.Context, o WakeOptions) ([]WakeResult, error) {
 		r, err := wakeCase(ctx, o, mb)
 		if err != nil {
 			return results, fmt.Errorf("measure python with %d MB: %w", mb, err)
+		}
+		if o.CRIU != "" {
+			o.Progress(fmt.Sprintf("the same with CRIU: %d cycles", o.Cycles))
+			r.CRIU = criuCase(ctx, o, mb)
 		}
 		results = append(results, *r)
 	}
@@ -98,7 +107,7 @@ func wakeCase(ctx context.Context, o WakeOptions, mb int) (result *WakeResult, e
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	process, err := initproc.Start(dir, o.Program, "-c", server, fmt.Sprint(mb))
+	process, err := initproc.Start(dir, o.Program, "-c", server, fmt.Sprint(mb), fmt.Sprint(wakePort))
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +123,7 @@ func wakeCase(ctx context.Context, o WakeOptions, mb int) (result *WakeResult, e
 	if err := client.Adopt(ctx, target); err != nil {
 		return nil, err
 	}
-	if run.conn, err = process.Dial(8000); err != nil {
+	if run.conn, err = process.Dial(wakePort); err != nil {
 		return nil, err
 	}
 	defer run.conn.Close()

@@ -1,7 +1,8 @@
 package keeper
 
 import (
-	"fmt"
+	"errors"
+	"net/netip"
 	"strings"
 	"sync"
 	"syscall"
@@ -24,17 +25,18 @@ func startWatch(h *checkpoint.Holder, spec *checkpoint.Spec, packets chan<- stri
 		return nil, err
 	}
 	w := &watch{set: set, stop: make(chan struct{})}
-	targets, watched := map[int32]string{}, map[string]bool{}
+	events, watched := map[int32]string{}, map[string]bool{}
 	for i := range spec.Processes {
 		for _, d := range spec.Processes[i].Descriptors {
 			if watched[d.Target] || !wakes(d) {
 				continue // nginx's workers share their listening socket
 			}
-			if err := w.add(h, d); err != nil {
+			event, err := w.add(h, d)
+			if err != nil {
 				set.Close()
 				return nil, err
 			}
-			targets[int32(d.Slot)], watched[d.Target] = d.Target, true
+			events[int32(d.Slot)], watched[d.Target] = event, true
 		}
 	}
 	owner.Go(func() {
@@ -43,7 +45,7 @@ func startWatch(h *checkpoint.Holder, spec *checkpoint.Spec, packets chan<- stri
 			return // closed
 		}
 		select {
-		case packets <- fmt.Sprintf("packet on %s", targets[slot]):
+		case packets <- events[slot]:
 		case <-w.stop:
 		}
 	})
@@ -60,13 +62,45 @@ func wakes(d checkpoint.DescriptorSpec) bool {
 	return d.FD == 0 && (strings.HasPrefix(d.Target, "pipe:[") || strings.HasPrefix(d.Target, "/dev/pts/"))
 }
 
-func (w *watch) add(h *checkpoint.Holder, d checkpoint.DescriptorSpec) error {
+// add returns what an event on the descriptor means, in words.
+func (w *watch) add(h *checkpoint.Holder, d checkpoint.DescriptorSpec) (string, error) {
 	fd, err := h.Take(d.Slot)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer syscall.Close(fd) // the holder keeps it open, so the set keeps it too
-	return w.set.Add(fd, int32(d.Slot))
+	return eventOn(fd), w.set.Add(fd, int32(d.Slot))
+}
+
+// eventOn says what an event on a parked descriptor means.
+func eventOn(fd int) string {
+	local, err := syscall.Getsockname(fd)
+	if errors.Is(err, syscall.ENOTSOCK) {
+		return "standard input" // the only one that is no socket
+	}
+	kind, _ := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_TYPE)
+	to := inetAddress(local)
+	peer, err := syscall.Getpeername(fd)
+	switch {
+	case to == "":
+		return "data on a socket that is not of IP" // Unix, netlink, vsock, ...
+	case err == nil:
+		return "packet on the connection with " + inetAddress(peer)
+	case kind == syscall.SOCK_STREAM:
+		return "connection to " + to
+	}
+	return "datagram for " + to
+}
+
+// inetAddress is ADDRESS:PORT, or empty for other families.
+func inetAddress(a syscall.Sockaddr) string {
+	switch a := a.(type) {
+	case *syscall.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port)).String()
+	case *syscall.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port)).String()
+	}
+	return ""
 }
 
 // close ends the watch; nothing is sent to packets afterwards.

@@ -2,9 +2,11 @@ package keeper
 
 import (
 	"bufio"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"torpor/host"
 	"torpor/internal/initproc"
@@ -59,7 +61,73 @@ func TestNewConnectionWakesWorkers(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 		conn.Close()
-		k.expect(host.EventWake)
+		if e := k.expect(host.EventWake); e.Reason != "connection to 0.0.0.0:8000" {
+			t.Errorf("woken by %q", e.Reason)
+		}
+	}
+	if err := k.Forget(t.Context(), target.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+// datagramServer answers datagrams, and lines on one connection.
+const datagramServer = `
+import select, socket
+listening = socket.create_server(("0.0.0.0", 8000))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(("0.0.0.0", 8000))
+print("listening", flush=True)
+connection, _ = listening.accept()
+while True:
+    for s in select.select([datagrams, connection], [], [])[0]:
+        data, peer = s.recvfrom(1000)
+        s.sendto(data, peer) if s is datagrams else s.sendall(data)
+`
+
+// What came while a service slept is answered, and said in the reason.
+func TestReasonsToWake(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root, kerneltest.Program("/usr/bin/python3"))
+	state := t.TempDir()
+	p := initproc.ForTest(t, "/usr/bin/python3", "-c", datagramServer)
+	k := startKeeper(t, Config{Socket: filepath.Join(t.TempDir(), "keeper.sock"), StateDir: state})
+	target := testTarget(p, state)
+	if err := os.MkdirAll(filepath.Dir(target.LogPath), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Adopt(t.Context(), target); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := p.Dial(8000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	datagrams, err := p.DialUDP(8000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	for range 3 {
+		for _, by := range []struct {
+			conn   net.Conn
+			reason string
+		}{
+			{conn, "packet on the connection with " + conn.LocalAddr().String()},
+			{datagrams, "datagram for 0.0.0.0:8000"},
+		} {
+			k.expect(host.EventSleep)
+			if _, err := by.conn.Write([]byte("hello")); err != nil {
+				t.Fatal(err)
+			}
+			answer := make([]byte, 100)
+			by.conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			if n, err := by.conn.Read(answer); err != nil || string(answer[:n]) != "hello" {
+				t.Fatalf("answer %q, %v", answer[:n], err)
+			}
+			if e := k.expect(host.EventWake); e.Reason != by.reason {
+				t.Errorf("woken by %q, want %q", e.Reason, by.reason)
+			}
+		}
 	}
 	if err := k.Forget(t.Context(), target.ID); err != nil {
 		t.Error(err)

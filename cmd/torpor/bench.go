@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -36,9 +37,14 @@ to sleep and send a request, again and again. Needs root and python3, no daemon.
 running:        from the packet's event to all threads running
 first response: from sending the request to its answer, on the open connection
 awake response: the same while the service is awake
-sleep:          each sleep after the first, with what it wrote`,
+sleep:          each sleep after the first, with what it wrote
+
+Where CRIU is installed the same program is then dumped and restored by it, in
+turn with ours; without an open connection, so it has the easier task.`,
 		Example: `  sudo torpor bench wake
-  sudo torpor bench wake --heap 10,1000 --cycles 50 --json`,
+  sudo torpor bench wake --heap 10,1000 --cycles 50 --json
+  sudo torpor bench wake --criu /opt/criu/sbin/criu
+  sudo torpor bench wake --criu ""    # without the comparison`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			self, err := os.Executable()
@@ -46,6 +52,11 @@ sleep:          each sleep after the first, with what it wrote`,
 				return err
 			}
 			o.Keeper = []string{self, "keeper"}
+			if !cmd.Flags().Changed("criu") {
+				if _, err := exec.LookPath(o.CRIU); err != nil {
+					o.CRIU = "" // not installed
+				}
+			}
 			o.Progress = func(line string) { fmt.Fprintln(env.stderr, line) }
 			results, err := bench.Wake(cmd.Context(), o)
 			if err != nil {
@@ -61,6 +72,7 @@ sleep:          each sleep after the first, with what it wrote`,
 	cmd.Flags().IntVar(&o.Cycles, "cycles", 21, "sleeps and wakes of each case")
 	cmd.Flags().StringVar(&o.Program, "python", "/usr/bin/python3", "python interpreter")
 	cmd.Flags().StringVar(&o.Dir, "dir", "/var/tmp", "where checkpoints are written")
+	cmd.Flags().StringVar(&o.CRIU, "criu", "criu", "CRIU to compare with, if it is there")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -70,11 +82,17 @@ func printWake(env *environment, results []bench.WakeResult) error {
 	fmt.Fprintln(table, "p50 (p99), ms\trunning\tfirst response\tawake response\tsleep\tfirst sleep\twritten")
 	for _, r := range results {
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%d KB\n", r.Name, both(r.Running), both(r.FirstByte), both(r.Awake), both(r.Sleep), ms(r.FirstSleep), r.WrittenBytes>>10)
+		if c := r.CRIU; c != nil && c.Problem == "" {
+			fmt.Fprintf(table, "  CRIU %s\t%s\t%s\t\t%s\t\t\n", c.Version, both(c.Running), both(c.FirstByte), both(c.Sleep))
+		}
 	}
 	if err := table.Flush(); err != nil {
 		return err
 	}
 	for _, r := range results {
+		if c := r.CRIU; c != nil && c.Problem != "" {
+			fmt.Fprintf(env.stdout, "%s: no figures of CRIU %s: %s\n", r.Name, c.Version, c.Problem)
+		}
 		fmt.Fprintf(env.stdout, "%s, where a wake goes (mean, ms): %s\n", r.Name, phases(r.WakePhases))
 		fmt.Fprintf(env.stdout, "%s, where a sleep goes (mean, ms): %s\n", r.Name, phases(r.Phases))
 	}

@@ -144,7 +144,7 @@ func (p *Process) Dial(port int) (net.Conn, error) {
 	err := p.InNetwork(func() error {
 		var err error
 		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-			if conn, err = dialHere(port); err == nil {
+			if conn, err = dialHere(port, syscall.SOCK_STREAM); err == nil {
 				return nil
 			}
 		}
@@ -153,14 +153,25 @@ func (p *Process) Dial(port int) (net.Conn, error) {
 	return conn, err
 }
 
+// DialUDP makes a socket that sends to a UDP port of the program.
+func (p *Process) DialUDP(port int) (net.Conn, error) {
+	var conn net.Conn
+	err := p.InNetwork(func() error {
+		var err error
+		conn, err = dialHere(port, syscall.SOCK_DGRAM)
+		return err
+	})
+	return conn, err
+}
+
 // dialHere connects on the calling thread: net.Dial may use another one, which
 // is in another namespace.
-func dialHere(port int) (net.Conn, error) {
-	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+func dialHere(port, kind int) (net.Conn, error) {
+	fd, err := syscall.Socket(syscall.AF_INET, kind|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), fmt.Sprintf("tcp:%d", port))
+	f := os.NewFile(uintptr(fd), fmt.Sprintf("port:%d", port))
 	defer f.Close()
 	if err := syscall.Connect(fd, &syscall.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
 		return nil, err

@@ -1,0 +1,9 @@
+package bench
+
+import (
+	"testing"
+
+	"torpor/internal/kerneltest"
+)
+
+func TestMain(m *testing.M) { kerneltest.Main(m) }
