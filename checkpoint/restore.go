@@ -38,6 +38,7 @@ type restore struct {
 	RestoreOptions
 	tasks  map[int]*restoredTask // by tid in the tracer's pid namespace
 	ready  int
+	ended  bool // the stub has, its work done
 	report RestoreReport
 	clock  time.Time
 
@@ -165,7 +166,8 @@ func (r *restore) killKnown() {
 func (r *restore) handle(stop ptrace.Stop) error {
 	if stop.TID == r.PID {
 		if stop.Status.Exited() && stop.Status.ExitStatus() == 0 {
-			return nil // its work is done
+			r.ended = true
+			return nil
 		}
 		return r.failure(stop)
 	}
@@ -360,7 +362,21 @@ func (r *restore) detach() error {
 	for tid := range r.tasks {
 		errs = append(errs, ignoreGone(ptrace.Detach(tid)))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, r.awaitEnd())...)
+}
+
+// awaitEnd takes the exit of the stub, which on a busy machine comes after the
+// tree is ready. Its parent can not reap it before, no dump accepts the zombie,
+// and the tracer's next restore would take it for one of its own tasks.
+func (r *restore) awaitEnd() error {
+	if r.ended {
+		return nil
+	}
+	stop, err := ptrace.Wait(r.PID)
+	if err != nil {
+		return err
+	}
+	return r.handle(stop)
 }
 
 // destroy kills what was made and waits until its pids are free.

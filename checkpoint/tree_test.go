@@ -156,7 +156,12 @@ func (tree *testTree) tryWake(o RestoreOptions) (*RestoreReport, error) {
 	tracer := ptrace.NewTracer()
 	defer tracer.Close()
 	o.Commit = func() error { return Discard(dir) }
-	return stub.Restore(tracer, o)
+	report, err := stub.Restore(tracer, o)
+	if err != nil {
+		return nil, err
+	}
+	// The tracer is still there, and must not keep the stub from being reaped.
+	return report, awaitFree(stub.PID)
 }
 
 // alive reports whether the tree has a process.
