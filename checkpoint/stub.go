@@ -223,6 +223,15 @@ func (s *Spec) usable(h *Holder) error {
 	if kernel != s.Kernel {
 		return fmt.Errorf("use checkpoint: it is of another kernel: %w", host.ErrCorrupt)
 	}
+	return s.hasImage(h)
+}
+
+// Check reports, as host.ErrCorrupt, a pages image that is not what it was
+// when the stub was armed.
+func (s *Stub) Check(h *Holder) error { return s.Spec.hasImage(h) }
+
+// hasImage checks that the holder keeps the pages image of the commit.
+func (s *Spec) hasImage(h *Holder) error {
 	fd, err := h.Take(s.Pages)
 	if err != nil {
 		return fmt.Errorf("use checkpoint: %w: %w", err, host.ErrCorrupt)

@@ -166,7 +166,7 @@ func (s *service) find() error {
 	case errors.Is(err, host.ErrNotFound):
 		return s.findAwake("")
 	case err != nil:
-		return errors.Join(s.findAwake(err.Error()), checkpoint.Discard(s.target.CheckpointDir))
+		return s.findDamaged(err)
 	}
 	alive, err := s.livePIDs()
 	if err != nil {
@@ -181,7 +181,31 @@ func (s *service) find() error {
 		return err
 	}
 	s.set(func(st *Status) { st.State, st.Since = host.Asleep, spec.Created })
-	return s.arm(spec)
+	if err := s.arm(spec); errors.Is(err, host.ErrCorrupt) {
+		return s.findDamaged(err)
+	} else if err != nil {
+		s.retryAt = time.Now().Add(rearmAfter)
+		s.event(host.EventError, "arm: "+err.Error(), nil)
+	}
+	return nil
+}
+
+// findDamaged is find for a checkpoint that can not be read. It is never
+// restored: if the processes are gone, so is what they had in memory, and the
+// daemon starts the service cold.
+func (s *service) findDamaged(cause error) error {
+	alive, err := s.livePIDs()
+	if err != nil {
+		return err
+	}
+	if err := checkpoint.Discard(s.target.CheckpointDir); err != nil {
+		return err
+	}
+	if len(alive) > 0 {
+		return s.findAwake(cause.Error())
+	}
+	s.cold(cause)
+	return nil
 }
 
 // findAwake takes the container for running; its exit, if it ended, is in the

@@ -235,6 +235,9 @@ func (s *service) restore() (*checkpoint.RestoreReport, error) {
 	}
 	stub := s.stub
 	s.stub = nil
+	if err := stub.Check(s.holder); err != nil {
+		return nil, errors.Join(err, stub.Kill())
+	}
 	tracer := s.tracers.take()
 	defer s.tracers.put(tracer)
 	report, err := stub.Restore(tracer, checkpoint.RestoreOptions{Commit: func() error { return checkpoint.Discard(s.target.CheckpointDir) }})
@@ -259,13 +262,19 @@ func (s *service) wakeFailed(err error) error {
 		s.retryAt = time.Now().Add(rearmAfter)
 		return err
 	}
-	reason := "checkpoint can not be restored: " + err.Error()
+	s.cold(err)
+	return err
+}
+
+// cold ends a service whose checkpoint can not be restored, so that the daemon
+// starts it again.
+func (s *service) cold(cause error) {
+	reason := "checkpoint can not be restored: " + cause.Error()
 	s.set(func(st *Status) {
 		st.State, st.Since, st.Exited, st.ExitCode, st.Reason = host.Exited, time.Now(), true, ColdExitCode, reason
 	})
 	s.event(host.EventCold, reason, nil)
 	s.event(host.EventExit, reason, map[string]string{"exit_code": fmt.Sprint(ColdExitCode), "cold": "true"})
-	return err
 }
 
 // connections counts the parked sockets that are connected.
