@@ -24,6 +24,9 @@ func Children(pid int) ([]int, error) {
 	var found []int
 	for _, tid := range tids {
 		b, err := readFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, tid))
+		if gone(err) && tid != pid {
+			continue // its children are another thread's now
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -42,7 +45,7 @@ func Tree(pid int) ([]int, error) {
 	tree := []int{pid}
 	for i := 0; i < len(tree); i++ {
 		children, err := Children(tree[i])
-		if os.IsNotExist(err) && i > 0 {
+		if gone(err) && i > 0 {
 			continue // ended meanwhile
 		}
 		if err != nil {
