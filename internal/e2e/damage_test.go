@@ -55,12 +55,6 @@ func TestDamagedCheckpoint(t *testing.T) {
 				}
 				return fmt.Errorf("events are %s", events)
 			})
-			m.eventually("an answer", func() error {
-				if s := m.ps()["web"]; s.State != "awake" || s.MainPID == 0 {
-					return fmt.Errorf("it is %+v", s)
-				}
-				return nil
-			})
 			m.connect(m.ps()["web"].Address+":8000").want("/count", "1")
 		})
 	}
