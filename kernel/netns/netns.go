@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"torpor/kernel/thread"
 )
 
 // Ensure makes the namespace at path unless it is there. Its only device is a
@@ -25,7 +26,7 @@ func Ensure(path string) error {
 		return fmt.Errorf("make network namespace: %w", err)
 	}
 	f.Close()
-	err = onThread(func() error {
+	err = thread.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
@@ -78,28 +79,10 @@ func Do(path string, f func() error) error {
 		return fmt.Errorf("enter network namespace: %w", err)
 	}
 	defer ns.Close()
-	return onThread(func() error {
+	return thread.Do(func() error {
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace %s: %w", path, err)
 		}
 		return f()
 	})
-}
-
-// onThread runs f on a thread that ends with it: one that was in another
-// namespace is never given back. It is not the process's first thread, which
-// Go can not end: /proc/self would show its namespaces for good.
-func onThread(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() != unix.Getpid() {
-			done <- f() // never unlocked
-			return
-		}
-		err := onThread(f) // not on this thread, which waits here
-		runtime.UnlockOSThread()
-		done <- err
-	}()
-	return <-done
 }

@@ -1,0 +1,64 @@
+package socket
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Kind is what a socket was made as.
+type Kind struct{ Domain, Type, Protocol int }
+
+// Domains, types and protocols of Kind.
+const (
+	Unix    = unix.AF_UNIX
+	IPv4    = unix.AF_INET
+	IPv6    = unix.AF_INET6
+	Netlink = unix.AF_NETLINK
+
+	Stream    = unix.SOCK_STREAM
+	Datagram  = unix.SOCK_DGRAM
+	Raw       = unix.SOCK_RAW
+	SeqPacket = unix.SOCK_SEQPACKET
+
+	TCP   = unix.IPPROTO_TCP
+	UDP   = unix.IPPROTO_UDP
+	MPTCP = 262
+)
+
+// Internet reports whether the socket has IP addresses.
+func (k Kind) Internet() bool { return k.Domain == IPv4 || k.Domain == IPv6 }
+
+// KindOf asks a socket.
+func KindOf(fd int) (Kind, error) {
+	var k Kind
+	for _, o := range []struct {
+		name int
+		into *int
+	}{{unix.SO_DOMAIN, &k.Domain}, {unix.SO_TYPE, &k.Type}, {unix.SO_PROTOCOL, &k.Protocol}} {
+		var err error
+		if *o.into, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, o.name); err != nil {
+			return k, fmt.Errorf("read kind of socket: %w", err)
+		}
+	}
+	return k, nil
+}
+
+// New makes a socket, close-on-exec and with O_NONBLOCK. The caller owns it.
+func New(k Kind) (int, error) {
+	fd, err := unix.Socket(k.Domain, k.Type|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, k.Protocol)
+	if err != nil {
+		return -1, fmt.Errorf("make socket: %w", err)
+	}
+	return fd, nil
+}
+
+// NewPair makes two connected sockets of AF_UNIX, close-on-exec and with
+// O_NONBLOCK. The caller owns both.
+func NewPair(kind int) ([2]int, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return pair, fmt.Errorf("make pair of sockets: %w", err)
+	}
+	return pair, nil
+}

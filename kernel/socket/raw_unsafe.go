@@ -1,0 +1,23 @@
+package socket
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// getRaw reads an option of any kind into b and returns its length.
+func getRaw(fd, level, name int, b []byte) (int, error) {
+	n := uint32(len(b))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(unsafe.Pointer(&n)), 0)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// setRaw sets an option of any kind.
+func setRaw(fd, level, name int, b []byte) error {
+	return unix.SetsockoptString(fd, level, name, string(b))
+}

@@ -1,0 +1,176 @@
+package socket
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// TCPState returns the state of a TCP socket and, of a listening one, its
+// backlog.
+func TCPState(fd int) (state, backlog int, err error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return 0, 0, fmt.Errorf("read state of connection: %w", err)
+	}
+	return int(info.State), int(info.Sacked), nil
+}
+
+// Unacknowledged returns how many sent bytes the peer has not acknowledged.
+func Unacknowledged(fd int) (int, error) {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return 0, fmt.Errorf("read send queue: %w", err)
+	}
+	return n, nil
+}
+
+// repairOffQuietly is TCP_REPAIR_OFF_NO_WP: without a probe of the window.
+const repairOffQuietly = -1
+
+const repairOn = 1
+
+// The queues of TCP_REPAIR_QUEUE.
+const (
+	receiveQueue = 1
+	sendQueue    = 2
+)
+
+// repairing runs f while a socket is in repair mode, which makes the kernel
+// forget SO_REUSEADDR.
+func repairing(fd int, f func() error) (err error) {
+	reuse, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOn); err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOffQuietly),
+			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse))
+	}()
+	return f()
+}
+
+// sequence returns the sequence number behind a queue: of the next byte to be
+// written, or to be received.
+func sequence(fd, queue int) (uint32, error) {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, queue); err != nil {
+		return 0, err
+	}
+	n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
+	return uint32(n), err
+}
+
+// Unreceived returns the bytes that one end of a connection has sent and the
+// other end, also in this namespace, has not received yet. Nobody may use
+// either meanwhile.
+func Unreceived(from, to int) ([]byte, error) {
+	var received, written uint32
+	var unacked []byte
+	err := repairing(to, func() (err error) {
+		received, err = sequence(to, receiveQueue)
+		return err
+	})
+	if err == nil {
+		err = repairing(from, func() (err error) {
+			if written, err = sequence(from, sendQueue); err != nil {
+				return err
+			}
+			unacked, err = peekSent(from)
+			return err
+		})
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read send queue: %w", err)
+	}
+	return behind(unacked, written, received)
+}
+
+// peekSent reads the send queue of a socket in repair mode.
+func peekSent(fd int) ([]byte, error) {
+	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil || n == 0 {
+		return nil, err
+	}
+	b := make([]byte, n)
+	got, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return b[:max(got, 0)], err
+}
+
+// behind cuts off what was received. A FIN has a sequence number and no byte.
+func behind(unacked []byte, written, received uint32) ([]byte, error) {
+	left := int32(written - received)
+	if left <= 0 {
+		return nil, nil
+	}
+	if int(left) > len(unacked)+1 {
+		return nil, fmt.Errorf("read send queue: %d bytes of %d: %w", len(unacked), left, unix.EIO)
+	}
+	return unacked[max(0, len(unacked)-int(left)):], nil
+}
+
+// Ends are the two ends of a TCP connection that is made without a handshake.
+type Ends struct {
+	FDs            [2]int // new sockets
+	Domains        [2]int
+	Locals         [2]netip.AddrPort
+	sequences      [2]uint32
+	segmentMaximum uint32
+}
+
+// windowScale is what both ends shift window sizes by.
+const windowScale = 7
+
+// Join makes a live connection of two new sockets of one namespace. A listening
+// socket on one of the addresses does not mind. Its loopback device must be up.
+func Join(e Ends) error {
+	e.sequences = [2]uint32{1 << 20, 2 << 20} // any
+	e.segmentMaximum = 65400                  // as much as the loopback device takes, for the kernel to lower
+	for i, fd := range e.FDs {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOn); err != nil {
+			return fmt.Errorf("repair connection: %w", err)
+		}
+		if err := e.open(i); err != nil {
+			return fmt.Errorf("repair connection from %s to %s: %w", e.Locals[i], e.Locals[1-i], err)
+		}
+	}
+	for i, fd := range e.FDs {
+		if err := copyWindow(fd, e.FDs[1-i]); err != nil {
+			return fmt.Errorf("repair connection: open window: %w", err)
+		}
+	}
+	for _, fd := range e.FDs {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOffQuietly); err != nil {
+			return fmt.Errorf("repair connection: %w", err)
+		}
+	}
+	return nil
+}
+
+// open brings one end into its state.
+func (e *Ends) open(i int) error {
+	fd := e.FDs[i]
+	for queue, value := range map[int]uint32{sendQueue: e.sequences[i], receiveQueue: e.sequences[1-i]} {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, queue); err != nil {
+			return err
+		}
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ, int(value)); err != nil {
+			return err
+		}
+	}
+	if err := Bind(fd, e.Domains[i], e.Locals[i]); err != nil {
+		return err
+	}
+	if err := Connect(fd, e.Domains[i], e.Locals[1-i]); err != nil {
+		return err
+	}
+	return unix.SetsockoptTCPRepairOpt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_OPTIONS, []unix.TCPRepairOpt{
+		{Code: unix.TCPOPT_MAXSEG, Val: e.segmentMaximum},
+		{Code: unix.TCPOPT_WINDOW, Val: windowScale | windowScale<<16},
+		{Code: unix.TCPOPT_SACK_PERMITTED},
+	})
+}
