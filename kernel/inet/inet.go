@@ -37,26 +37,8 @@ const never = 365 * 24 * time.Hour
 // Connections whose both ends are in the namespace count like any other.
 func ReadQuiet(pid int) (Quiet, error) {
 	q := Quiet{SinceData: never}
-	ns, err := netns.GetFromPid(pid)
-	if err != nil {
-		return q, fmt.Errorf("open network namespace of %d: %w", pid, err)
-	}
-	defer ns.Close()
-	h, err := netlink.NewHandleAt(ns, syscall.NETLINK_INET_DIAG)
-	if err != nil {
-		return q, fmt.Errorf("open socket diagnosis of %d: %w", pid, err)
-	}
-	defer h.Close()
-	for _, family := range []uint8{syscall.AF_INET, syscall.AF_INET6} {
-		sockets, err := h.SocketDiagTCPInfo(family)
-		if err != nil {
-			return q, fmt.Errorf("list sockets of %d: %w", pid, err)
-		}
-		for _, s := range sockets {
-			q.add(s)
-		}
-	}
-	return q, nil
+	err := diagnose(pid, q.readTCP)
+	return q, err
 }
 
 func (q *Quiet) add(s *netlink.InetDiagTCPInfoResp) {
@@ -76,6 +58,35 @@ func (q *Quiet) add(s *netlink.InetDiagTCPInfoResp) {
 	for _, ms := range []uint32{s.TCPInfo.Last_data_recv, s.TCPInfo.Last_data_sent} {
 		q.SinceData = min(q.SinceData, time.Duration(ms)*time.Millisecond)
 	}
+}
+
+// diagnose calls f, for IPv4 and IPv6, with a handle of socket diagnosis in the
+// namespace of a process.
+func diagnose(pid int, f func(h *netlink.Handle, family uint8) error) error {
+	ns, err := netns.GetFromPid(pid)
+	if err != nil {
+		return fmt.Errorf("open network namespace of %d: %w", pid, err)
+	}
+	defer ns.Close()
+	h, err := netlink.NewHandleAt(ns, syscall.NETLINK_INET_DIAG)
+	if err != nil {
+		return fmt.Errorf("open socket diagnosis of %d: %w", pid, err)
+	}
+	defer h.Close()
+	for _, family := range []uint8{syscall.AF_INET, syscall.AF_INET6} {
+		if err := f(h, family); err != nil {
+			return fmt.Errorf("list sockets of %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+func (q *Quiet) readTCP(h *netlink.Handle, family uint8) error {
+	sockets, err := h.SocketDiagTCPInfo(family)
+	for _, s := range sockets {
+		q.add(s)
+	}
+	return err
 }
 
 // Arrived counts what reached the namespace of a process by UDP and how many
