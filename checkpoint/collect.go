@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"torpor/checkpoint/object"
 	"torpor/host"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
@@ -330,10 +331,10 @@ func (c *collector) abortSequence(t *frozenTask, rseq ptrace.Rseq) error {
 func (c *collector) files(spec *ProcessSpec) error {
 	pid := c.process.pid
 	var err error
-	if spec.Exe, err = c.park.path(fmt.Sprintf("/proc/%d/exe", pid), os.O_RDONLY); err != nil {
+	if spec.Exe, err = c.park.path(fmt.Sprintf("/proc/%d/exe", pid), os.O_RDONLY, object.UseExecutable); err != nil {
 		return err
 	}
-	if spec.Cwd, err = c.park.path(fmt.Sprintf("/proc/%d/cwd", pid), openPath|syscall.O_DIRECTORY); err != nil {
+	if spec.Cwd, err = c.park.path(fmt.Sprintf("/proc/%d/cwd", pid), openPath|syscall.O_DIRECTORY, object.UseDirectory); err != nil {
 		return err
 	}
 	if spec.Root, err = c.root(); err != nil {
@@ -348,7 +349,7 @@ func (c *collector) files(spec *ProcessSpec) error {
 		if err != nil {
 			return fmt.Errorf("read descriptor %d of %d: %w", fd, pid, err)
 		}
-		slot, err := c.park.descriptor(pid, fd)
+		slot, err := c.park.descriptor(pid, fd, d.Target)
 		if err != nil {
 			return err
 		}
@@ -374,5 +375,5 @@ func (c *collector) root() (Slot, error) {
 	if mine.Dev == holders.Dev && mine.Ino == holders.Ino {
 		return NoSlot, nil
 	}
-	return c.park.path(path, openPath|syscall.O_DIRECTORY)
+	return c.park.path(path, openPath|syscall.O_DIRECTORY, object.UseDirectory)
 }

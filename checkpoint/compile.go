@@ -78,6 +78,13 @@ func (c *compiler) prelude() areaAddr {
 	all := c.s.words(^uint64(1 << (sigTrap - 1))) // as in collector.block
 	r.call(sysRtSigprocmask, 2, uint64(all), 0, 8)
 	r.call(sysPrctl, prSetName, uint64(c.s.string(StubName)))
+	if c.spec.Time != nil { // the tree inherits it
+		r.expect(0, sysPidfdOpen, uint64(c.spec.HolderPID), 0)
+		r.expect(1, sysPidfdGetfd, 0, uint64(c.holder.number(*c.spec.Time)), 0)
+		r.call(sysSetns, 1, cloneNewTime)
+		r.call(sysClose, 1)
+		r.call(sysClose, 0)
+	}
 	r.sleep()
 	return c.s.place(&r)
 }
@@ -208,17 +215,23 @@ func (c *processCompiler) files() {
 		for _, e := range d.Signals {
 			c.watchSignals(d.FD, e)
 		}
+		for _, e := range d.Events {
+			c.call(sysEpollCtl, uint64(d.FD), epollAdd, uint64(e.FD), uint64(c.s.data(e.bytes())))
+		}
 	}
 }
 
 // watchSignals registers a signal descriptor again: its registration was with
 // the signals of the process that is gone.
 func (c *processCompiler) watchSignals(set int, e EventSpec) {
-	const remove, add = 2, 1
-	event := binary.LittleEndian.AppendUint32(nil, e.Events) // struct epoll_event, packed
-	event = binary.LittleEndian.AppendUint64(event, e.Data)
-	c.try(sysEpollCtl, uint64(set), remove, uint64(e.FD), 0)
-	c.try(sysEpollCtl, uint64(set), add, uint64(e.FD), uint64(c.s.data(event)))
+	c.try(sysEpollCtl, uint64(set), epollRemove, uint64(e.FD), 0)
+	c.try(sysEpollCtl, uint64(set), epollAdd, uint64(e.FD), uint64(c.s.data(e.bytes())))
+}
+
+// bytes is struct epoll_event, packed.
+func (e *EventSpec) bytes() []byte {
+	b := binary.LittleEndian.AppendUint32(nil, e.Events)
+	return binary.LittleEndian.AppendUint64(b, e.Data)
 }
 
 // owners says again who gets the signals of open files: the owners that the

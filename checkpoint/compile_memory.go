@@ -24,6 +24,7 @@ func (c *processCompiler) memory() error {
 	c.call(sysMunmap, 0, uint64(c.area.base))
 	c.call(sysMunmap, spare, taskSize-spare)
 	c.mappings()
+	c.differences()
 	spare = c.area.end()
 	for _, m := range moves {
 		c.mremap(spare, m.len, m.to)
@@ -85,7 +86,7 @@ func (c *processCompiler) mappings() {
 // backing is the parked file that a mapping is made from.
 func (c *processCompiler) backing(v *VMASpec) Slot {
 	switch v.Kind {
-	case VMAFile, VMAShared:
+	case VMAFile, VMAShared, VMABase:
 		return v.File
 	case VMAImage, VMAStack, VMACopied:
 		return c.spec.Pages
@@ -95,6 +96,7 @@ func (c *processCompiler) backing(v *VMASpec) Slot {
 
 const noFD = ^uint64(0)
 
+// mapping makes one mapping; fd is its backing.
 func (c *processCompiler) mapping(v *VMASpec, fd int) {
 	start, lenBytes, prot, file := uint64(v.Start), v.Len(), uint64(v.Prot), uint64(fd)
 	flags := uint64(mapPrivate | mapFixed)
@@ -104,7 +106,7 @@ func (c *processCompiler) mapping(v *VMASpec, fd int) {
 	switch v.Kind {
 	case VMASpecial:
 		return
-	case VMAImage, VMAFile:
+	case VMAImage, VMAFile, VMABase:
 		c.expect(start, sysMmap, start, lenBytes, prot, flags, file, uint64(v.Offset))
 	case VMAShared:
 		c.expect(start, sysMmap, start, lenBytes, prot, flags&^mapPrivate|mapShared, file, uint64(v.Offset))
@@ -126,12 +128,42 @@ func (c *processCompiler) mapping(v *VMASpec, fd int) {
 func (c *processCompiler) read(v *VMASpec, flags, file uint64) {
 	start, lenBytes := uint64(v.Start), v.Len()
 	c.expect(start, sysMmap, start, lenBytes, uint64(v.Prot|proc.ProtRead|proc.ProtWrite), flags, noFD, 0)
-	for _, used := range v.Used {
-		n := uint64(used.End - used.Start)
-		c.expect(n, sysPread64, file, uint64(used.Start), n, uint64(v.Offset)+uint64(used.Start-v.Start))
-	}
+	c.fill(v, file)
 	if v.Prot&proc.ProtWrite == 0 {
 		c.call(sysMprotect, start, lenBytes, uint64(v.Prot))
+	}
+}
+
+// fill reads a mapping's used pages from its place in the image.
+func (c *processCompiler) fill(v *VMASpec, image uint64) {
+	for _, used := range v.Used {
+		n := uint64(used.End - used.Start)
+		c.expect(n, sysPread64, image, uint64(used.Start), n, uint64(*v.slot())+uint64(used.Start-v.Start))
+	}
+}
+
+// differences reads what mappings of the ready checkpoint's image have more
+// than it. They are writable for that long.
+func (c *processCompiler) differences() {
+	image := -1
+	for i := range c.p.VMAs {
+		v := &c.p.VMAs[i]
+		if v.Kind != VMABase || len(v.Used) == 0 {
+			continue
+		}
+		if image < 0 {
+			image = c.take(c.spec.Pages)
+		}
+		if v.Prot&proc.ProtWrite == 0 {
+			c.call(sysMprotect, uint64(v.Start), v.Len(), uint64(v.Prot|proc.ProtRead|proc.ProtWrite))
+		}
+		c.fill(v, uint64(image))
+		if v.Prot&proc.ProtWrite == 0 {
+			c.call(sysMprotect, uint64(v.Start), v.Len(), uint64(v.Prot))
+		}
+	}
+	if image >= 0 {
+		c.drop(image)
 	}
 }
 

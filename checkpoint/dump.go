@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"torpor/checkpoint/object"
 	"torpor/kernel/pidfd"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
@@ -30,6 +31,10 @@ type DumpOptions struct {
 	Quiet bool
 	// LeaveRunning lets the tree go on after the commit instead of killing it.
 	LeaveRunning bool
+	// OwnMostBytes: a mapping up to this size that differs from the ready
+	// checkpoint which the tree came from is written whole, so that later wakes
+	// need not read what differs. 0 writes differences only, while they are small.
+	OwnMostBytes uint64
 	// Verify compares every private page and register at the restore with
 	// those of now.
 	Verify bool
@@ -54,7 +59,11 @@ type dump struct {
 	tree     *frozen
 	park     *parking
 	image    *os.File
-	file     imageFile // the same, as mappings show it
+	file     imageFile     // the same, as mappings show it
+	base     imageFile     // that of the ready checkpoint which the tree came from, if any
+	copied   []imageFile   // images that a ready checkpoint must not need
+	ready    *ReadyOptions // of a ready checkpoint
+	timeNS   uint64        // inode of the tree's time namespace
 	spec     *Spec
 	mappings []*mapping
 	handles  []*os.File // pidfds of the processes
@@ -69,12 +78,15 @@ type dump struct {
 func Dump(o DumpOptions) (*DumpReport, error) {
 	tracer := ptrace.NewTracer()
 	defer tracer.Close()
-	d := &dump{DumpOptions: o, clock: time.Now()}
-	d.report.Phases = map[string]time.Duration{}
+	d := newDump(o)
 	if err := tracer.Do(d.run); err != nil {
 		return nil, err
 	}
 	return &d.report, nil
+}
+
+func newDump(o DumpOptions) *dump {
+	return &dump{DumpOptions: o, clock: time.Now(), report: DumpReport{Phases: map[string]time.Duration{}}}
 }
 
 // phase notes the time since the last phase, then runs the test's hook.
@@ -122,15 +134,26 @@ func (d *dump) openImage() error {
 	if err != nil {
 		return fmt.Errorf("open pages image: %w", err)
 	}
-	return nil
+	d.base, err = findImage(filepath.Join(d.Dir, baseName))
+	return err
+}
+
+// findImage is an image as mappings show it; zero if there is none.
+func findImage(path string) (imageFile, error) {
+	var st syscall.Stat_t
+	err := syscall.Stat(path, &st)
+	if errors.Is(err, syscall.ENOENT) {
+		return imageFile{}, nil
+	}
+	if err != nil {
+		return imageFile{}, fmt.Errorf("find pages image %s: %w", path, err)
+	}
+	return imageFile{st.Dev, st.Ino}, nil
 }
 
 // prepare does all that can fail, up to and including the commit.
 func (d *dump) prepare() error {
-	steps := []struct {
-		name string
-		do   func() error
-	}{
+	return d.steps([]step{
 		{"freeze", d.openHandles},
 		{"quiet", d.checkQuiet},
 		{"collect", d.collect},
@@ -138,7 +161,16 @@ func (d *dump) prepare() error {
 		{"write", d.write},
 		{"park", d.parkAll},
 		{"commit", func() error { return d.spec.commit(d.Dir) }},
-	}
+	})
+}
+
+// step is a part of a dump with a name for its time.
+type step struct {
+	name string
+	do   func() error
+}
+
+func (d *dump) steps(steps []step) error {
 	for _, step := range steps {
 		if err := step.do(); err != nil {
 			return err
@@ -184,7 +216,8 @@ func (d *dump) collect() error {
 		if err != nil {
 			return err
 		}
-		c := &classifier{pid: p.pid, image: d.file, park: d.park, parked: parked, discards: d.locking.choose(vmas)}
+		c := &classifier{pid: p.pid, image: d.file, base: d.base, copied: d.copied, ownMost: d.OwnMostBytes, basePath: filepath.Join(d.Dir, baseName), park: d.park,
+			parked: parked, discards: d.locking.choose(vmas)}
 		mappings, err := c.classify(vmas)
 		if err != nil {
 			return err
@@ -196,6 +229,9 @@ func (d *dump) collect() error {
 		}
 		d.report.Threads += len(p.tasks)
 		d.spec.Processes = append(d.spec.Processes, *spec)
+	}
+	if err := d.parkTime(); err != nil {
+		return err
 	}
 	if err := d.relations(); err != nil {
 		return err
@@ -258,16 +294,14 @@ func (d *dump) write() error {
 }
 
 // inImage reports whether the mapping has a slot.
-func (m *mapping) inImage() bool {
-	return m.spec.Kind == VMAImage || m.spec.Kind == VMAStack || m.spec.Kind == VMACopied
-}
+func (m *mapping) inImage() bool { return m.spec.slot() != nil }
 
 // extents are the slots that the committed checkpoint uses, in order.
 func (d *dump) extents() []extent {
 	t := new(slotTable)
 	for _, m := range d.mappings {
 		if m.inImage() {
-			t.claim(m.spec.Offset, m.spec.Offset+ImageOffset(m.spec.Len()))
+			t.claim(*m.spec.slot(), *m.spec.slot()+ImageOffset(m.spec.Len()))
 		}
 	}
 	return t.used
@@ -287,7 +321,7 @@ func (d *dump) mapped() []extent {
 // parkAll gives the collected descriptors and the image to the holder.
 func (d *dump) parkAll() error {
 	var err error
-	if d.spec.Pages, err = d.park.path(d.image.Name(), os.O_RDONLY); err != nil {
+	if d.spec.Pages, err = d.park.path(d.image.Name(), os.O_RDONLY, object.UseMapped); err != nil {
 		return err
 	}
 	if d.spec.Image, err = identify(d.image); err != nil {

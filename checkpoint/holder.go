@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"torpor/checkpoint/object"
 	"torpor/kernel/pidfd"
 )
 
@@ -36,7 +37,7 @@ type Holder struct {
 func (h *Holder) Park(fds []int) error {
 	for sent := 0; sent < len(fds); {
 		n := min(len(fds)-sent, passAtMost)
-		held, err := h.send('p', fds[sent:sent+n])
+		held, err := h.send([]byte{'p'}, fds[sent:sent+n])
 		if err != nil {
 			return err
 		}
@@ -51,13 +52,20 @@ func (h *Holder) Park(fds []int) error {
 // Keep gives descriptors that stay when the parked ones are released. Nothing
 // may be parked yet. Kept does not count them: the caller remembers.
 func (h *Holder) Keep(fds []int) error {
-	_, err := h.send('k', fds)
+	_, err := h.send([]byte{'k'}, fds)
+	return err
+}
+
+// Adopt tells the holder which child's end it reports: one that it did not
+// start itself. pid is that of its own pid namespace.
+func (h *Holder) Adopt(pid int) error {
+	_, err := h.send(binary.LittleEndian.AppendUint32([]byte{'m'}, uint32(pid)), nil)
 	return err
 }
 
 // Release closes all parked descriptors.
 func (h *Holder) Release() error {
-	_, err := h.send('c', nil)
+	_, err := h.send([]byte{'c'}, nil)
 	return err
 }
 
@@ -80,7 +88,7 @@ func (h *Holder) take(number int) (int, error) {
 }
 
 // send exchanges one datagram and returns the number of parked descriptors.
-func (h *Holder) send(what byte, fds []int) (int, error) {
+func (h *Holder) send(message []byte, fds []int) (int, error) {
 	// An empty name is replaced by an abstract one, at which init can answer.
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
 	if err != nil {
@@ -91,7 +99,7 @@ func (h *Holder) send(what byte, fds []int) (int, error) {
 	if len(fds) > 0 {
 		rights = syscall.UnixRights(fds...)
 	}
-	if _, _, err := conn.WriteMsgUnix([]byte{what}, rights, &net.UnixAddr{Name: h.Socket, Net: "unixgram"}); err != nil {
+	if _, _, err := conn.WriteMsgUnix(message, rights, &net.UnixAddr{Name: h.Socket, Net: "unixgram"}); err != nil {
 		return 0, fmt.Errorf("send %d descriptors to init: %w", len(fds), err)
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
@@ -101,8 +109,8 @@ func (h *Holder) send(what byte, fds []int) (int, error) {
 	if _, err := conn.Read(answer[:]); err != nil {
 		return 0, fmt.Errorf("wait for init's answer: %w", err)
 	}
-	if answer[0] != what {
-		return 0, fmt.Errorf("wait for init's answer: got %q to %q", answer[0], what)
+	if answer[0] != message[0] {
+		return 0, fmt.Errorf("wait for init's answer: got %q to %q", answer[0], message[0])
 	}
 	return int(binary.LittleEndian.Uint32(answer[1:])), nil
 }
@@ -112,6 +120,7 @@ func (h *Holder) send(what byte, fds []int) (int, error) {
 type parking struct {
 	holderPID int
 	fds       []int
+	opens     []object.Open // what each of fds is
 	processes map[int]*os.File
 }
 
@@ -128,26 +137,30 @@ func (p *parking) close() error {
 	for _, process := range p.processes {
 		errs = append(errs, process.Close())
 	}
-	p.fds, p.processes = nil, map[int]*os.File{}
+	p.fds, p.opens, p.processes = nil, nil, map[int]*os.File{}
 	return errors.Join(errs...)
 }
 
-func (p *parking) add(fd int) Slot {
-	p.fds = append(p.fds, fd)
+func (p *parking) add(o object.Open) Slot {
+	p.fds, p.opens = append(p.fds, o.FD), append(p.opens, o)
 	return Slot(len(p.fds) - 1)
 }
 
-// path parks an open file by its path.
-func (p *parking) path(path string, flags int) (Slot, error) {
+// path parks what a path below /proc/PID leads to.
+func (p *parking) path(path string, flags int, use object.Use) (Slot, error) {
 	fd, err := syscall.Open(path, flags|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return NoSlot, fmt.Errorf("open %s: %w", path, err)
 	}
-	return p.add(fd), nil
+	target, err := os.Readlink(path)
+	if err != nil {
+		target = path // of our own, no link
+	}
+	return p.add(object.Open{FD: fd, Use: use, Target: target}), nil
 }
 
-// descriptor parks descriptor fd of a process.
-func (p *parking) descriptor(pid, fd int) (Slot, error) {
+// descriptor parks descriptor fd of a process; target is what it leads to.
+func (p *parking) descriptor(pid, fd int, target string) (Slot, error) {
 	process := p.processes[pid]
 	if process == nil {
 		var err error
@@ -160,7 +173,7 @@ func (p *parking) descriptor(pid, fd int) (Slot, error) {
 	if err != nil {
 		return NoSlot, err
 	}
-	return p.add(got), nil
+	return p.add(object.Open{FD: got, PID: pid, Number: fd, Use: object.UseDescriptor, Target: target}), nil
 }
 
 // connected reports whether a parked descriptor is a TCP socket with a peer.

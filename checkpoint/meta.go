@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"crypto/hmac"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -21,11 +22,16 @@ import (
 //	12  length of the body in bytes, uint32
 //	16  CRC-32C of the body, uint32
 //	20  zero, uint32
-//	24  body: Spec as JSON
+//	24  seal: HMAC-SHA-256 of what is before it and of the body; zero if not sealed
+//	56  body: Spec as JSON
+//
+// In version 1, which is still read, the body begins at 24.
 const (
 	metaMagic       = "torporCK"
-	metaVersion     = 1
-	metaHeaderBytes = 24
+	metaVersion     = 2
+	metaSealAt      = 24
+	metaHeaderBytes = metaSealAt + sealBytes
+	metaUnsealed    = 1 // version
 	metaMost        = 256 << 20
 )
 
@@ -33,12 +39,13 @@ const (
 const (
 	metaName  = "meta"
 	PagesName = "pages.img"
+	baseName  = "base.img" // a link to the pages image of the ready checkpoint which the tree came from
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// Encode returns the content of the file meta.
-func (s *Spec) Encode() ([]byte, error) {
+// Encode returns the content of the file meta, sealed if there is a key.
+func (s *Spec) Encode(key *Key) ([]byte, error) {
 	body, err := json.Marshal(s)
 	if err != nil {
 		return nil, fmt.Errorf("encode checkpoint: %w", err)
@@ -48,25 +55,32 @@ func (s *Spec) Encode() ([]byte, error) {
 	binary.LittleEndian.PutUint32(b[8:], metaVersion)
 	binary.LittleEndian.PutUint32(b[12:], uint32(len(body)))
 	binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(body, castagnoli))
+	if key != nil {
+		copy(b[metaSealAt:], key.seal(b[:metaSealAt], body))
+	}
 	return append(b, body...), nil
 }
 
 // LoadSpec decodes the content of a file meta. Anything but a whole, unchanged
 // file of this version is an error that matches host.ErrCorrupt or
-// host.ErrUnsupported.
-func LoadSpec(b []byte) (*Spec, error) {
-	if len(b) < metaHeaderBytes || string(b[:8]) != metaMagic {
-		return nil, fmt.Errorf("load checkpoint: no checkpoint header: %w", host.ErrCorrupt)
+// host.ErrUnsupported; with a key, so is one that was not sealed by it.
+func LoadSpec(b []byte, key *Key) (*Spec, error) {
+	body, seal, err := splitMeta(b)
+	if err != nil {
+		return nil, err
 	}
-	if v := binary.LittleEndian.Uint32(b[8:]); v != metaVersion {
-		return nil, fmt.Errorf("load checkpoint: version %d, this torpor reads %d: %w", v, metaVersion, host.ErrUnsupported)
-	}
-	body := b[metaHeaderBytes:]
 	if n := binary.LittleEndian.Uint32(b[12:]); n > metaMost || int(n) != len(body) {
 		return nil, fmt.Errorf("load checkpoint: %d bytes, header says %d: %w", len(body), n, host.ErrCorrupt)
 	}
 	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(b[16:]) || binary.LittleEndian.Uint32(b[20:]) != 0 {
 		return nil, fmt.Errorf("load checkpoint: checksum differs: %w", host.ErrCorrupt)
+	}
+	want := make([]byte, len(seal))
+	if key != nil {
+		want = key.seal(b[:metaSealAt], body)
+	}
+	if !hmac.Equal(want, seal) {
+		return nil, fmt.Errorf("load checkpoint: it is not sealed by this machine's key: %w", host.ErrCorrupt)
 	}
 	s := new(Spec)
 	if err := json.Unmarshal(body, s); err != nil {
@@ -78,10 +92,32 @@ func LoadSpec(b []byte) (*Spec, error) {
 	return s, nil
 }
 
+// splitMeta returns the parts behind the fields that both versions have.
+func splitMeta(b []byte) (body, seal []byte, err error) {
+	if len(b) < metaSealAt || string(b[:8]) != metaMagic {
+		return nil, nil, fmt.Errorf("load checkpoint: no checkpoint header: %w", host.ErrCorrupt)
+	}
+	switch v := binary.LittleEndian.Uint32(b[8:]); {
+	case v == metaUnsealed:
+		return b[metaSealAt:], nil, nil
+	case v != metaVersion:
+		return nil, nil, fmt.Errorf("load checkpoint: version %d, this torpor reads %d: %w", v, metaVersion, host.ErrUnsupported)
+	case len(b) < metaHeaderBytes:
+		return nil, nil, fmt.Errorf("load checkpoint: cut in its header: %w", host.ErrCorrupt)
+	}
+	return b[metaHeaderBytes:], b[metaSealAt:metaHeaderBytes], nil
+}
+
 // validate checks what compiling relies on.
 func (s *Spec) validate() error {
 	if len(s.Processes) == 0 || s.Pages < 0 || int(s.Pages) >= s.Parked {
 		return fmt.Errorf("load checkpoint: no processes or no image: %w", host.ErrCorrupt)
+	}
+	if s.Time != nil && (*s.Time < 0 || int(*s.Time) >= s.Parked) {
+		return fmt.Errorf("load checkpoint: time namespace: %w", host.ErrCorrupt)
+	}
+	if err := s.Ready.validate(s); err != nil {
+		return err
 	}
 	seen := map[int]bool{}
 	for i := range s.Processes {
@@ -112,12 +148,12 @@ func (p *ProcessSpec) validate(parked int) error {
 	}
 	for i := range p.VMAs {
 		v := &p.VMAs[i]
-		if (v.Kind == VMAFile || v.Kind == VMAShared) && !ok(v.File) || !v.valid() {
+		if (v.Kind == VMAFile || v.Kind == VMAShared || v.Kind == VMABase) && !ok(v.File) || !v.valid() {
 			return fmt.Errorf("load checkpoint: mapping %x-%x: %w", uint64(v.Start), uint64(v.End), host.ErrCorrupt)
 		}
 	}
 	for _, d := range p.Descriptors {
-		if d.FD < 0 || d.FD > 1<<20 || !ok(d.Slot) {
+		if d.FD < 0 || d.FD > 1<<20 || !ok(d.Slot) || slices.ContainsFunc(d.Events, func(e EventSpec) bool { return e.FD < 0 || e.FD > 1<<20 }) {
 			return fmt.Errorf("load checkpoint: descriptor %d: %w", d.FD, host.ErrCorrupt)
 		}
 	}
@@ -164,12 +200,12 @@ func ReadSpec(dir string) (*Spec, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read checkpoint: %w", err)
 	}
-	return LoadSpec(b)
+	return LoadSpec(b, nil)
 }
 
 // commit makes the checkpoint valid: from the rename on it is the truth.
 func (s *Spec) commit(dir string) error {
-	b, err := s.Encode()
+	b, err := s.Encode(nil)
 	if err != nil {
 		return err
 	}
@@ -179,6 +215,32 @@ func (s *Spec) commit(dir string) error {
 	}
 	if err := os.Rename(temporary, filepath.Join(dir, metaName)); err != nil {
 		return fmt.Errorf("commit checkpoint: %w", err)
+	}
+	return nil
+}
+
+// writeDurably writes a new file and its name to the disk.
+func writeDurably(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(path string) error {
+	d, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
 	}
 	return nil
 }

@@ -3,9 +3,11 @@ package checkpoint
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"flag"
 	"hash/crc32"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"torpor/checkpoint/object"
 	"torpor/host"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
@@ -57,13 +60,51 @@ func exampleSpec() *Spec {
 		Verify:    []Fingerprint{{Process: 1, Start: 0x500000, Hashes: []byte{1, 2, 3, 4, 5, 6, 7, 8}}}}
 }
 
-// equalSpecs compares what is stored of specs.
-var equalSpecs = cmpopts.IgnoreUnexported(ProcessSpec{}, DescriptorSpec{}, VMASpec{})
+// exampleReady also has what only ready checkpoints and those that stand on one
+// have.
+func exampleReady() *Spec {
+	s := exampleSpec()
+	p := &s.Processes[0]
+	p.VMAs = append(p.VMAs, VMASpec{Start: 0x900000, End: 0xa00000, Prot: 3, Kind: VMABase, File: 2, Offset: 1 << 20, Delta: 1 << 31, Used: []PageRun{{0x900000, 0x901000}}, Lock: true})
+	p.Descriptors[1].Events = []EventSpec{{FD: 0, Events: 1, Data: 7}}
+	s.Pages = 5
+	s.Ready = &ReadySpec{CPU: "00ff", Addresses: []netip.Addr{netip.MustParseAddr("10.88.0.2")}, Subject: json.RawMessage(`{"image":"x"}`)}
+	for i := range 5 {
+		s.Ready.Objects = append(s.Ready.Objects, object.Spec{Kind: object.KindFile, Same: -1, Flags: i & 1, File: &object.FileSpec{Path: "/etc/x", OffsetBytes: 3}})
+	}
+	return s
+}
 
-// TestGoldenMeta keeps the files of version 1 readable.
+// equalSpecs compares what is stored of specs.
+var equalSpecs = cmp.Options{cmpopts.IgnoreUnexported(ProcessSpec{}, DescriptorSpec{}, VMASpec{}, EventSpec{}),
+	cmpopts.EquateComparable(netip.Addr{})}
+
+// exampleKey seals the golden file.
+var exampleKey = &Key{1, 2, 3}
+
+// TestOldMeta keeps the files of version 1 readable: services that sleep while
+// torpor is replaced.
+func TestOldMeta(t *testing.T) {
+	golden, err := os.ReadFile(filepath.Join("testdata", "meta-1.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := LoadSpec(golden, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(exampleSpec(), spec, equalSpecs); diff != "" {
+		t.Errorf("loaded spec differs (-want +got):\n%s", diff)
+	}
+	if _, err := LoadSpec(golden, exampleKey); !errors.Is(err, host.ErrCorrupt) {
+		t.Errorf("loaded as a sealed one: %v", err)
+	}
+}
+
+// TestGoldenMeta keeps the files of version 2 readable.
 func TestGoldenMeta(t *testing.T) {
-	path := filepath.Join("testdata", "meta-1.golden")
-	encoded, err := exampleSpec().Encode()
+	path := filepath.Join("testdata", "meta-2.golden")
+	encoded, err := exampleReady().Encode(exampleKey)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,17 +120,22 @@ func TestGoldenMeta(t *testing.T) {
 	if !bytes.Equal(encoded, golden) {
 		t.Errorf("the encoding is not that of version %d: raise the version and add a file", metaVersion)
 	}
-	spec, err := LoadSpec(golden)
+	spec, err := LoadSpec(golden, exampleKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(exampleSpec(), spec, equalSpecs); diff != "" {
+	if diff := cmp.Diff(exampleReady(), spec, equalSpecs); diff != "" {
 		t.Errorf("loaded spec differs (-want +got):\n%s", diff)
+	}
+	for name, key := range map[string]*Key{"no": nil, "another": {9}} {
+		if _, err := LoadSpec(golden, key); !errors.Is(err, host.ErrCorrupt) {
+			t.Errorf("%s key opens it: %v", name, err)
+		}
 	}
 }
 
 func TestDamagedMeta(t *testing.T) {
-	good, err := exampleSpec().Encode()
+	good, err := exampleSpec().Encode(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,11 +150,14 @@ func TestDamagedMeta(t *testing.T) {
 		{"length", func(b []byte) []byte { b[12]++; return b }, host.ErrCorrupt},
 		{"checksum", func(b []byte) []byte { b[16]++; return b }, host.ErrCorrupt},
 		{"reserved", func(b []byte) []byte { b[20]++; return b }, host.ErrCorrupt},
+		{"seal", func(b []byte) []byte { b[24]++; return b }, host.ErrCorrupt},
+		{"cut header", func(b []byte) []byte { return b[:40] }, host.ErrCorrupt},
+		{"older version", func(b []byte) []byte { b[8]--; return b }, host.ErrCorrupt},
 		{"body", func(b []byte) []byte { b[100] ^= 1; return b }, host.ErrCorrupt},
 		{"cut", func(b []byte) []byte { return b[:len(b)-1] }, host.ErrCorrupt},
 		{"longer", func(b []byte) []byte { return append(b, 0) }, host.ErrCorrupt},
 	} {
-		if _, err := LoadSpec(test.damage(bytes.Clone(good))); !errors.Is(err, test.want) {
+		if _, err := LoadSpec(test.damage(bytes.Clone(good)), nil); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
 	}
@@ -137,14 +186,17 @@ func TestInvalidSpecs(t *testing.T) {
 		"used pages":      func(s *Spec) { s.Processes[0].VMAs[2].Used[0].End = 1 << 47 },
 		"guards":          func(s *Spec) { s.Processes[0].VMAs[1].Guards[0].Start = 0 },
 		"fingerprint":     func(s *Spec) { s.Verify[0].Process = 2 },
+		"base":            func(s *Spec) { s.Processes[0].VMAs[0].Kind, s.Processes[0].VMAs[0].File = VMABase, NoSlot },
+		"objects":         func(s *Spec) { s.Ready = &ReadySpec{Objects: make([]object.Spec, 3)} },
+		"event":           func(s *Spec) { s.Processes[0].Descriptors[1].Events = []EventSpec{{FD: -1}} },
 	} {
 		s := exampleSpec()
 		spoil(s)
-		b, err := s.Encode()
+		b, err := s.Encode(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := LoadSpec(b); !errors.Is(err, host.ErrCorrupt) {
+		if _, err := LoadSpec(b, nil); !errors.Is(err, host.ErrCorrupt) {
 			t.Errorf("%s: %v, want %v", name, err, host.ErrCorrupt)
 		}
 	}
@@ -152,18 +204,23 @@ func TestInvalidSpecs(t *testing.T) {
 
 // FuzzLoadSpec checks that what is loaded can be compiled and stored again.
 func FuzzLoadSpec(f *testing.F) {
-	good, err := exampleSpec().Encode()
+	good, err := exampleSpec().Encode(nil)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(good[metaHeaderBytes:])
+	ready, err := exampleReady().Encode(nil)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(ready[metaHeaderBytes:])
 	f.Add([]byte(`{"processes":[{"pid":1,"threads":[{"tid":1,"xstate":"AA=="}]}]}`))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		b := append([]byte(metaMagic), make([]byte, metaHeaderBytes-len(metaMagic))...)
 		binary.LittleEndian.PutUint32(b[8:], metaVersion)
 		binary.LittleEndian.PutUint32(b[12:], uint32(len(body)))
 		binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(body, castagnoli))
-		spec, err := LoadSpec(append(b, body...))
+		spec, err := LoadSpec(append(b, body...), nil)
 		if err != nil {
 			if !errors.Is(err, host.ErrCorrupt) {
 				t.Errorf("%v does not match %v", err, host.ErrCorrupt)
@@ -173,11 +230,11 @@ func FuzzLoadSpec(f *testing.F) {
 		if _, err := compile(spec, Holder{}, areaRange{base: 0x20000, lenBytes: 1 << 20}, nil); err != nil {
 			t.Logf("compile: %v", err)
 		}
-		again, err := spec.Encode()
+		again, err := spec.Encode(nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := LoadSpec(again); err != nil {
+		if _, err := LoadSpec(again, nil); err != nil {
 			t.Errorf("stored again: %v", err)
 		}
 	})
@@ -220,8 +277,8 @@ func TestParseEvents(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []EventSpec{{FD: 5, Events: 0x80000019, Data: 0x1122334455667788}, {FD: 12, Events: 1, Data: 12}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	want := []EventSpec{{FD: 5, Events: 0x80000019, Data: 0x1122334455667788, inode: 0x2a}, {FD: 12, Events: 1, Data: 12, inode: 0x2b}}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(EventSpec{})); diff != "" {
 		t.Errorf("events differ (-want +got):\n%s", diff)
 	}
 }

@@ -8,11 +8,14 @@ import (
 	"net/http"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"torpor/kernel/inet"
 )
 
 // inNetwork runs f on a thread in the tree's network namespace. Sockets that f
@@ -125,4 +128,28 @@ func (c *client) response() string {
 		c.t.Fatalf("response is %s (close %v): %s", response.Status, response.Close, body)
 	}
 	return string(body)
+}
+
+// wantGet asks for a path and wants this body.
+func (c *client) wantGet(path, want string) {
+	c.t.Helper()
+	c.get(path)
+	if got := c.response(); got != want {
+		c.t.Fatalf("answer to %s is %.100q, want %q", path, got, want)
+	}
+}
+
+// waitListening waits until the tree listens on a TCP port.
+func (tree *testTree) waitListening(port uint16) {
+	tree.t.Helper()
+	for deadline := time.Now().Add(60 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		ports, err := inet.Listening(tree.holder.PID)
+		if err != nil {
+			tree.t.Fatal(err)
+		}
+		if slices.Contains(ports, inet.Port{Protocol: "tcp", Number: port}) {
+			return
+		}
+	}
+	tree.t.Fatalf("the program does not listen on port %d", port)
 }

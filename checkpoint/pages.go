@@ -27,19 +27,19 @@ type pageWriter struct {
 // write copies what the mapping's slot lacks. A fresh slot is a hole first.
 func (w *pageWriter) write(m *mapping, mem *proc.Memory, gap ImageOffset) error {
 	if m.fresh {
-		if err := memory.PunchHole(w.image, int64(m.spec.Offset), int64(m.spec.Len())+int64(gap)); err != nil {
+		if err := memory.PunchHole(w.image, int64(*m.spec.slot()), int64(m.spec.Len())+int64(gap)); err != nil {
 			return err
 		}
 	}
 	ranges := m.pages
-	if m.fresh && m.vma.Inode != 0 {
+	if m.fresh && m.vma.Inode != 0 && m.spec.Kind != VMABase {
 		ranges = []proc.PageRange{{Start: m.spec.Start, End: m.spec.End}}
 	}
 	for _, r := range ranges {
 		if err := w.copyRange(m, mem, r); err != nil {
 			return err
 		}
-		if m.spec.Kind == VMAStack || m.spec.Kind == VMACopied {
+		if m.spec.Kind != VMAImage {
 			m.spec.Used = append(m.spec.Used, PageRun{r.Start, r.End})
 		}
 	}
@@ -58,7 +58,7 @@ func (w *pageWriter) copyRange(m *mapping, mem *proc.Memory, r proc.PageRange) e
 				return err
 			}
 		}
-		offset := int64(m.spec.Offset) + int64(at-m.spec.Start)
+		offset := int64(*m.spec.slot()) + int64(at-m.spec.Start)
 		if err := w.put(b, offset, m.fresh); err != nil {
 			return err
 		}

@@ -13,6 +13,9 @@ import (
 // be quiet in a moment.
 var ErrBusy = errors.New("busy")
 
+// Busy is a refusal that matches ErrBusy.
+func Busy(reason string) error { return &busyRefusal{host.Refusal{Reasons: []string{reason}}} }
+
 // busyRefusal is a refusal that another try may not meet.
 type busyRefusal struct{ host.Refusal }
 
@@ -36,7 +39,7 @@ func (d *dump) checkQuiet() error {
 	for _, p := range d.tree.processes {
 		for i := range p.tasks {
 			if t := &p.tasks[i]; !waiting(t.regs) || t.signalled() {
-				return &busyRefusal{host.Refusal{Reasons: []string{fmt.Sprintf("process %d (%s) is at work", p.pid, t.status.Name)}}}
+				return Busy(fmt.Sprintf("process %d (%s) is at work", p.pid, t.status.Name))
 			}
 		}
 	}

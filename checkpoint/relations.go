@@ -1,10 +1,14 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
+	"syscall"
 
+	"torpor/checkpoint/object"
 	"torpor/host"
 	"torpor/kernel/proc"
 )
@@ -53,7 +57,7 @@ func (d *dump) separate() ([]string, error) {
 			return nil, err
 		}
 		for n := range ids {
-			if ids[n] != home[n] {
+			if ids[n] != home[n] && !(timeNamespaces[proc.NamespaceNames[n]] && ids[n] == d.timeNS) {
 				reasons = append(reasons, fmt.Sprintf("%s is in a %s namespace of its own", name, proc.NamespaceNames[n]))
 			}
 		}
@@ -76,6 +80,31 @@ func (d *dump) separate() ([]string, error) {
 		}
 	}
 	return reasons, nil
+}
+
+// timeNamespaces may be the tree's own: a tree that outlived its machine's boot
+// has one, so that clocks never go back.
+var timeNamespaces = map[string]bool{"time": true, "time_for_children": true}
+
+// parkTime parks the tree's time namespace, if it has one of its own.
+func (d *dump) parkTime() error {
+	path := func(pid int) string { return fmt.Sprintf("/proc/%d/ns/time", pid) }
+	first := d.tree.processes[0].pid
+	var own, home syscall.Stat_t
+	err := syscall.Stat(path(first), &own)
+	if errors.Is(err, syscall.ENOENT) {
+		return nil // this kernel has none
+	}
+	if err = errors.Join(err, syscall.Stat(path(d.Holder.PID), &home)); err != nil {
+		return fmt.Errorf("look at time namespace: %w", err)
+	}
+	d.timeNS = own.Ino
+	if d.ready != nil || own.Ino == home.Ino {
+		return nil
+	}
+	slot, err := d.park.path(path(first), os.O_RDONLY, object.UseDescriptor)
+	d.spec.Time = &slot
+	return err
 }
 
 // sharesWithAnother says whether a process has something in common with an
@@ -139,7 +168,8 @@ func parseEvents(info string) ([]EventSpec, error) {
 			continue
 		}
 		var e EventSpec
-		if _, err := fmt.Sscanf(line, "tfd: %d events: %x data: %x", &e.FD, &e.Events, &e.Data); err != nil {
+		var position int64
+		if _, err := fmt.Sscanf(line, "tfd: %d events: %x data: %x pos:%d ino:%x", &e.FD, &e.Events, &e.Data, &position, &e.inode); err != nil {
 			return nil, fmt.Errorf("parse events: %q: %w", line, err)
 		}
 		events = append(events, e)

@@ -87,7 +87,7 @@ func assignSlots(mappings []*mapping) (*slotTable, error) {
 		if err != nil {
 			return nil, err
 		}
-		m.spec.Offset = offset
+		*m.spec.slot() = offset
 	}
 	return t, nil
 }

@@ -1,10 +1,15 @@
 package checkpoint
 
 import (
+	"encoding/json"
+	"net/netip"
 	"time"
 
+	"torpor/checkpoint/files"
+	"torpor/checkpoint/object"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
+	"torpor/kernel/timens"
 )
 
 // Slot numbers a descriptor parked in the Holder, from 0.
@@ -23,11 +28,26 @@ type Spec struct {
 	Boot      string        `json:"boot"`   // boot_id: parked descriptors live as long
 	Kernel    string        `json:"kernel"` // release and version of uname
 	HolderPID int           `json:"holder_pid"`
-	Parked    int           `json:"parked"` // descriptors in the Holder
-	Pages     Slot          `json:"pages"`  // the pages image
+	Parked    int           `json:"parked"`         // descriptors in the Holder
+	Pages     Slot          `json:"pages"`          // the pages image
+	Time      *Slot         `json:"time,omitempty"` // the tree's own time namespace, if it has one
 	Image     ImageIdentity `json:"image"`
 	Processes []ProcessSpec `json:"processes"` // parents before their children
 	Verify    []Fingerprint `json:"verify,omitempty"`
+	Ready     *ReadySpec    `json:"ready,omitempty"` // of a ready checkpoint, which stands on nothing that a boot takes away
+}
+
+// ReadySpec is what makes a checkpoint self-contained.
+type ReadySpec struct {
+	CPU       string               `json:"cpu"`     // digest of the CPU's features
+	Clocks    timens.Clocks        `json:"clocks"`  // as the tree read them
+	Objects   []object.Spec        `json:"objects"` // how each Slot but Pages is made
+	Segments  []object.SegmentSpec `json:"segments,omitempty"`
+	Beside    []files.Record       `json:"beside,omitempty"`
+	Addresses []netip.Addr         `json:"addresses,omitempty"` // of the container; another instance has others, in this order
+	Sums      []SumSpec            `json:"sums,omitempty"`
+	ColdStart time.Duration        `json:"cold_start_ns,omitempty"`
+	Subject   json.RawMessage      `json:"subject,omitempty"` // the owner's: what the tree is a checkpoint of
 }
 
 // ImageIdentity tells whether a pages image is still the one that was
@@ -116,6 +136,9 @@ type DescriptorSpec struct {
 	Owner proc.Owner `json:"owner"`
 	// Signals are the signal descriptors that this set of events watches.
 	Signals []EventSpec `json:"signals,omitempty"`
+	// Events are all registrations of this set, in a ready checkpoint; one
+	// process, which has every descriptor named, makes them.
+	Events []EventSpec `json:"events,omitempty"`
 
 	info proc.Descriptor // while dumping
 }
@@ -125,6 +148,8 @@ type EventSpec struct {
 	FD     int    `json:"fd"`
 	Events uint32 `json:"events"`
 	Data   uint64 `json:"data"`
+
+	inode uint64 // of the descriptor's file, while dumping
 }
 
 // SigAction is struct kernel_sigaction of one signal.
@@ -166,6 +191,7 @@ type VMAKind string
 // The kinds of VMASpec.
 const (
 	VMAImage   VMAKind = "image"   // private, from the pages image
+	VMABase    VMAKind = "base"    // private, from the pages image of the ready checkpoint; Used pages are read from this one's
 	VMAFile    VMAKind = "file"    // private, from a parked file, no page changed
 	VMAShared  VMAKind = "shared"  // shared, from a parked file
 	VMASysV    VMAKind = "sysv"    // System V shared memory; Offset is its id
@@ -181,9 +207,10 @@ type VMASpec struct {
 	Start, End proc.Addr
 	Prot       proc.Prot
 	Kind       VMAKind
-	File       Slot        `json:",omitempty"` // of VMAFile and VMAShared
-	Offset     ImageOffset `json:",omitempty"` // in the image; in the file for VMAFile and VMAShared
-	Used       []PageRun   `json:",omitempty"` // of VMAStack and VMACopied
+	File       Slot        `json:",omitempty"` // of VMAFile, VMAShared and VMABase
+	Offset     ImageOffset `json:",omitempty"` // in the image; in the file for VMAFile, VMAShared and VMABase
+	Delta      ImageOffset `json:",omitempty"` // in the image, of VMABase: where its Used pages are
+	Used       []PageRun   `json:",omitempty"` // of VMAStack, VMACopied and VMABase
 	NoReserve  bool        `json:",omitempty"`
 	Lock       bool        `json:",omitempty"` // lock on fault, so that MADV_DONTNEED fails instead of returning old data
 	Advice     []int       `json:",omitempty"` // madvise values to repeat
@@ -198,3 +225,14 @@ type PageRun struct{ Start, End proc.Addr }
 
 // Len is the mapping's length in bytes.
 func (v *VMASpec) Len() uint64 { return uint64(v.End - v.Start) }
+
+// slot is where the mapping's own pages lie in the image, nil if it has none.
+func (v *VMASpec) slot() *ImageOffset {
+	switch v.Kind {
+	case VMAImage, VMAStack, VMACopied:
+		return &v.Offset
+	case VMABase:
+		return &v.Delta
+	}
+	return nil
+}

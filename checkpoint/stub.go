@@ -82,7 +82,7 @@ func (s *Stub) start(file *os.File, area areaRange, o ArmOptions) error {
 		return err
 	}
 	copy(s.area, draft.bytes) // the prelude; it does not depend on the stub
-	if err := runStub(file, draft, area, o); err != nil {
+	if err := s.runStub(file, draft, area, o); err != nil {
 		return err
 	}
 	if s.PID, err = newStub(adopter(o), file, area); err != nil {
@@ -119,22 +119,64 @@ func adopter(o ArmOptions) int {
 	return os.Getpid()
 }
 
-// runStub starts the executable and waits for its first two processes; the
-// third is the stub.
-func runStub(script *os.File, p *program, area areaRange, o ArmOptions) error {
-	flags := 0
-	process := os.Getpid()
-	if o.Join != 0 {
-		process = o.Join
-		flags = pidfd.NSMount | pidfd.NSUTS | pidfd.NSIPC | pidfd.NSPID | pidfd.NSNet | pidfd.NSCgroup
+// stubPIDTries bounds the pids that are tried for a stub: those of a container
+// are its tree's, free now, and of commands run in it, which are few.
+const stubPIDTries = 16
+
+// runStub starts the stub. In a pid namespace its own pid is one that the tree
+// does not need: there the kernel would hand out the tree's sooner or later.
+func (s *Stub) runStub(script *os.File, p *program, area areaRange, o ArmOptions) error {
+	params := blob.StubParams{AreaAddr: uint64(area.base), AreaBytes: area.lenBytes, ScriptAddr: uint64(p.prelude), InterpAddr: uint64(p.interp)}
+	if o.Join == 0 {
+		return runStubELF(script, params, os.Getpid())
 	}
-	join, err := pidfd.Open(process)
+	params.NSFlags = pidfd.NSMount | pidfd.NSUTS | pidfd.NSIPC | pidfd.NSPID | pidfd.NSNet | pidfd.NSCgroup
+	var err error
+	for _, pid := range s.Spec.foreignPIDs(stubPIDTries) {
+		params.PID = uint64(pid)
+		var ended *exec.ExitError
+		if err = runStubELF(script, params, o.Join); !errors.As(err, &ended) || ended.ExitCode() != stubPIDTaken {
+			return err
+		}
+	}
+	return err
+}
+
+// stubPIDTaken is the exit code of a stub's second process that can not make
+// the third; see blob_amd64.s.
+const stubPIDTaken = 14
+
+// foreignPIDs returns n pids that no task of the tree has. They are some way
+// ahead of the tree's, and do not advance like those of the stub's second
+// process, which gets the next one that is free.
+func (s *Spec) foreignPIDs(n int) []int {
+	const lowest, highest = 2, 30000 // of 32768, the least that pid_max is by default
+	const ahead, pace = 100, 3
+	taken, last := map[int]bool{}, lowest
+	for i := range s.Processes {
+		for j := range s.Processes[i].Threads {
+			tid := s.Processes[i].Threads[j].TID
+			taken[tid], last = true, max(last, tid)
+		}
+	}
+	var free []int
+	for i := 0; i < highest && len(free) < n; i++ {
+		if pid := lowest + (last-lowest+ahead+pace*i)%(highest-lowest); !taken[pid] {
+			free = append(free, pid)
+		}
+	}
+	return free
+}
+
+// runStubELF starts the executable and waits for its first two processes; the
+// third is the stub.
+func runStubELF(script *os.File, params blob.StubParams, joinPID int) error {
+	join, err := pidfd.Open(joinPID)
 	if err != nil {
 		return err
 	}
 	defer join.Close()
-	elf := blob.StubELF(blob.StubParams{AreaAddr: uint64(area.base), AreaBytes: area.lenBytes,
-		ScriptAddr: uint64(p.prelude), InterpAddr: uint64(p.interp), NSFlags: uint64(flags)})
+	elf := blob.StubELF(params)
 	executable, err := memory.NewFile(StubName, int64(len(elf)))
 	if err != nil {
 		return err
@@ -248,6 +290,10 @@ func (s *Spec) hasImage(h *Holder) error {
 	}
 	return nil
 }
+
+// BasePath is where the checkpoints of a container that was restored from a
+// ready checkpoint find its pages image.
+func BasePath(dir string) string { return filepath.Join(dir, baseName) }
 
 // ImagePath is where the pages image of a checkpoint directory lies.
 func ImagePath(dir string) string { return filepath.Join(dir, PagesName) }

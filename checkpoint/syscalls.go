@@ -50,6 +50,7 @@ const (
 	sysVfork          = 58
 	sysPersonality    = 135
 	sysEpollCtl       = 233
+	sysSetns          = 308
 )
 
 // Flags and operations of those calls.
@@ -100,10 +101,14 @@ const (
 	prCapAmbientRaise   = 2
 	prTimerRestoreIDs   = 77
 
+	epollAdd    = 1
+	epollRemove = 2
+
 	secbitNoSetuidFixup = 1 << 2
 	seccompSetFilter    = 1
 	capVersion3         = 0x20080522
 
+	cloneNewTime     = 0x80
 	cloneVM          = 0x100
 	cloneFS          = 0x200
 	cloneFiles       = 0x400

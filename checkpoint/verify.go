@@ -56,7 +56,7 @@ func (d *dump) contentOf(m *mapping, pagemap *os.File) ([]PageRun, error) {
 	switch m.spec.Kind {
 	case VMAImage:
 		return dataRuns(d.image, &m.spec)
-	case VMAStack, VMACopied:
+	case VMAStack, VMACopied, VMABase:
 		return m.spec.Used, nil
 	case VMAFile, VMAShared, VMASysV:
 		pages, err := proc.PresentPages(pagemap, m.spec.Start, m.spec.End)

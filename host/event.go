@@ -8,20 +8,21 @@ type EventType string
 // The events of a service. Reason explains those that need it: why a service
 // stays awake, what woke it, why it started cold.
 const (
-	EventCreate  EventType = "create"
-	EventStart   EventType = "start"
-	EventReady   EventType = "ready" // listening or healthy
-	EventSleep   EventType = "sleep"
-	EventWake    EventType = "wake"
-	EventRefuse  EventType = "refuse" // can not sleep; unharmed
-	EventCold    EventType = "cold"   // its checkpoint could not be used; started from nothing
-	EventHealth  EventType = "health"
-	EventExit    EventType = "exit"
-	EventRestart EventType = "restart"
-	EventStop    EventType = "stop"
-	EventRemove  EventType = "remove"
-	EventPull    EventType = "pull"
-	EventError   EventType = "error"
+	EventCreate     EventType = "create"
+	EventStart      EventType = "start"
+	EventReady      EventType = "ready"      // listening or healthy
+	EventCheckpoint EventType = "checkpoint" // its ready checkpoint was made
+	EventSleep      EventType = "sleep"
+	EventWake       EventType = "wake"
+	EventRefuse     EventType = "refuse" // can not sleep; unharmed
+	EventCold       EventType = "cold"   // its checkpoint could not be used; started from nothing
+	EventHealth     EventType = "health"
+	EventExit       EventType = "exit"
+	EventRestart    EventType = "restart"
+	EventStop       EventType = "stop"
+	EventRemove     EventType = "remove"
+	EventPull       EventType = "pull"
+	EventError      EventType = "error"
 )
 
 // Event is one thing that happened, as printed by torpor events --json.

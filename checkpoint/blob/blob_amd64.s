@@ -25,6 +25,7 @@
 #define SYS_setsid        112
 #define SYS_signalfd4     289
 #define SYS_setns         308
+#define SYS_clone3        435
 #define SYS_close_range   436
 
 // interp executes script entries of 64 bytes from R12 on:
@@ -121,9 +122,10 @@ fail:
 	END_MARK
 
 // stub: parameters at 0x100b0: area address, area length, first script entry,
-// interpreter entry, namespace flags (0: stay). Descriptor 3 is a pidfd of the
-// process whose namespaces to join, 4 the area. The first process waits for
-// the second, the second leaves the third to the namespace's init.
+// interpreter entry, namespace flags (0: stay), pid of the third process (0:
+// any). Descriptor 3 is a pidfd of the process whose namespaces to join, 4 the
+// area. The first process waits for the second, the second leaves the third to
+// the namespace's init.
 TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ $0x100b0, R13
 	MOVQ 0(R13), DI
@@ -163,8 +165,24 @@ joined:
 	MOVL (SP), DI
 	SHRL $8, DI
 	JMP  exit
-second:
-	MOVL $SYS_fork, AX
+second:                     // struct clone_args: exit_signal, set_tid, set_tid_size
+	SUBQ $96, SP
+	MOVQ SP, DI
+	XORL AX, AX
+	MOVL $12, CX
+	CLD
+	REP; STOSQ
+	MOVQ $17, 32(SP)        // SIGCHLD
+	MOVQ 40(R13), AX
+	TESTQ AX, AX
+	JEQ  anypid
+	LEAQ 40(R13), AX
+	MOVQ AX, 64(SP)
+	MOVQ $1, 72(SP)
+anypid:
+	MOVQ SP, DI
+	MOVL $88, SI
+	MOVL $SYS_clone3, AX
 	SYSCALL
 	MOVL $14, DI
 	TESTQ AX, AX
@@ -284,7 +302,8 @@ message:
 	MOVQ $1, 24(SP)
 	LEAQ 72(SP), CX
 	MOVQ CX, 56(SP)
-	MOVQ $1, 64(SP)
+	MOVQ $5, 64(SP)
+	MOVL $0, 73(SP)
 	LEAQ 192(SP), CX
 	MOVQ CX, 32(SP)         // msg_control
 	MOVQ $1040, 40(SP)
@@ -295,7 +314,7 @@ message:
 	MOVL $SYS_recvmsg, AX
 	SYSCALL
 	CMPQ AX, $1
-	JNE  poll
+	JLT  poll
 	XORL CX, CX             // number of descriptors
 	MOVQ 40(SP), AX
 	CMPQ AX, $20            // a header and one descriptor
@@ -310,6 +329,11 @@ counted:
 	ADDQ CX, BX
 	JMP  answer
 notkeep:
+	CMPL AX, $0x6d          // 'm': whose end is reported
+	JNE  notmain
+	MOVL 73(SP), R14
+	JMP  answer
+notmain:
 	CMPL AX, $0x70          // 'p'
 	JNE  notpark
 	ADDQ CX, R15

@@ -9,7 +9,7 @@ const (
 	loadAddr   = 0x10000
 	headerLen  = 64 + 2*56
 	ParamAddr  = loadAddr + headerLen // of the stub's parameters; 0x100b0 in blob_amd64.s
-	paramBytes = 5 * 8
+	paramBytes = 6 * 8
 	codeOffset = 0x100
 )
 
@@ -20,13 +20,14 @@ type StubParams struct {
 	ScriptAddr uint64 // first entry the third process executes
 	InterpAddr uint64 // the interpreter, inside the area
 	NSFlags    uint64 // CLONE_NEW* flags for setns by pidfd; 0 joins none
+	PID        uint64 // of the grandchild, in its pid namespace; 0: any
 }
 
 // StubELF returns an executable that maps descriptor 4 as the area, joins the
 // namespaces of the pidfd 3, and leaves a grandchild that executes the script.
 func StubELF(p StubParams) []byte {
 	params := make([]byte, 0, paramBytes)
-	for _, v := range []uint64{p.AreaAddr, p.AreaBytes, p.ScriptAddr, p.InterpAddr, p.NSFlags} {
+	for _, v := range []uint64{p.AreaAddr, p.AreaBytes, p.ScriptAddr, p.InterpAddr, p.NSFlags, p.PID} {
 		params = binary.LittleEndian.AppendUint64(params, v)
 	}
 	return executable(params, text(stubAddr()))
