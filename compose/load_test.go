@@ -213,6 +213,16 @@ func TestServiceKeys(t *testing.T) {
 		{`x-torpor: {sleep_after: 2m, verify: true}`, func(s *spec) {
 			s.Torpor = host.TorporSpec{SleepAfter: 2 * time.Minute, Verify: true}
 		}},
+		{`x-torpor: {checkpoint: never}`, func(s *spec) { s.Torpor.Checkpoint = host.CheckpointNever }},
+		{"x-torpor:\n  checkpoint: ready\n  before_checkpoint: {http: 8080/before, timeout: 2s}\n  after_restore: {exec: [reseed, now]}", func(s *spec) {
+			s.Torpor = host.TorporSpec{SleepAfter: host.DefaultSleepAfter, Checkpoint: host.CheckpointReady,
+				BeforeCheckpoint: &host.Hook{Port: 8080, Path: "/before", Timeout: 2 * time.Second},
+				AfterRestore:     &host.Hook{Exec: []string{"reseed", "now"}, Timeout: host.DefaultHookTimeout}}
+		}},
+		{`x-torpor: {checkpoint: ready, after_restore: {signal: SIGUSR2}, before_checkpoint: {exec: "a; b"}}`, func(s *spec) {
+			s.Torpor.Checkpoint, s.Torpor.AfterRestore = host.CheckpointReady, &host.Hook{Signal: "SIGUSR2", Timeout: host.DefaultHookTimeout}
+			s.Torpor.BeforeCheckpoint = &host.Hook{Exec: []string{"/bin/sh", "-c", "a; b"}, Timeout: host.DefaultHookTimeout}
+		}},
 		{`x-torpor: {sleep: never, verify: "${V:-false}"}`, func(s *spec) { s.Torpor.NeverSleep = true }},
 		{"image: ''\nx-torpor: {rootfs: ./root}", func(s *spec) { s.Image, s.Torpor.RootFS = "", "DIR/root" }},
 		{"image: ''\nx-torpor: {rootfs: /}", func(s *spec) { s.Image, s.Torpor.RootFS = "", "/" }},

@@ -337,5 +337,22 @@ func marshalTorpor(t host.TorporSpec) *mapping {
 	}
 	m.text("rootfs", t.RootFS)
 	m.flag("verify", t.Verify)
+	m.text("checkpoint", string(t.Checkpoint))
+	m.mapping("before_checkpoint", marshalHook(t.BeforeCheckpoint))
+	m.mapping("after_restore", marshalHook(t.AfterRestore))
+	return m
+}
+
+func marshalHook(h *host.Hook) *mapping {
+	m := newMapping()
+	if h == nil {
+		return m
+	}
+	if h.Port != 0 {
+		m.text("http", fmt.Sprintf("%d%s", h.Port, h.Path))
+	}
+	m.list("exec", h.Exec)
+	m.text("signal", h.Signal)
+	m.text("timeout", h.Timeout.String())
 	return m
 }

@@ -1,7 +1,6 @@
 package compose
 
 import (
-	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -301,51 +300,4 @@ func (c *converter) bytes(s types.ServiceConfig, key string, n types.UnitBytes) 
 		return 0
 	}
 	return int64(n)
-}
-
-// torpor reads x-torpor. Its unknown keys were found when the files were checked.
-func (c *converter) torpor(s types.ServiceConfig) host.TorporSpec {
-	spec := host.TorporSpec{SleepAfter: host.DefaultSleepAfter}
-	value, ok := s.Extensions[extensionKey]
-	if !ok || value == nil {
-		return spec
-	}
-	settings, ok := value.(map[string]any)
-	if !ok {
-		c.invalid(c.key("services", s.Name, extensionKey), "want a mapping")
-		return spec
-	}
-	for _, key := range slices.Sorted(maps.Keys(settings)) {
-		at := c.key("services", s.Name, extensionKey, key)
-		text := fmt.Sprint(settings[key])
-		switch key {
-		case "sleep_after":
-			d, err := time.ParseDuration(text)
-			switch {
-			case text == "never":
-				c.invalid(at, "never: write sleep: never instead")
-			case err != nil || d <= 0:
-				c.invalid(at, "%q: want a duration such as 30s", text)
-			default:
-				spec.SleepAfter = d
-			}
-		case "sleep":
-			if text != "never" {
-				c.invalid(at, "%q: the one value is never", text)
-			}
-			spec.NeverSleep = text == "never"
-		case "rootfs":
-			spec.RootFS = c.origin.absolute(at.position, text)
-			if text == "" || settings[key] == nil {
-				c.invalid(at, "want a directory")
-			}
-		case "verify":
-			verify, err := strconv.ParseBool(text)
-			if err != nil {
-				c.invalid(at, "%q: want true or false", text)
-			}
-			spec.Verify = verify
-		}
-	}
-	return spec
 }

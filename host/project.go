@@ -117,7 +117,35 @@ type TorporSpec struct {
 	NeverSleep bool          `json:"never_sleep,omitempty"`
 	RootFS     string        `json:"rootfs,omitempty"` // directory used as read-only base instead of an image
 	Verify     bool          `json:"verify,omitempty"` // compare every page and register around each sleep
+
+	Checkpoint       CheckpointPolicy `json:"checkpoint,omitempty"`
+	BeforeCheckpoint *Hook            `json:"before_checkpoint,omitempty"` // runs before the ready checkpoint is made
+	AfterRestore     *Hook            `json:"after_restore,omitempty"`     // runs before anybody reaches what was restored, and after the checkpoint
 }
+
+// CheckpointPolicy says whether a service starts from a ready checkpoint.
+type CheckpointPolicy string
+
+// The policies of checkpoints. The empty one is CheckpointNever: a service
+// whose start does more than prepare it must say that it may be skipped.
+const (
+	CheckpointNever CheckpointPolicy = "never"
+	CheckpointReady CheckpointPolicy = "ready" // one is made when it is ready, later starts restore it
+)
+
+// Hook is how a service is told of its checkpoint: one of a request to its own
+// HTTP port, a command in its container, and a signal. The first two are
+// answered: by a status below 300, and by exit code 0.
+type Hook struct {
+	Port    uint16        `json:"port,omitempty"`
+	Path    string        `json:"path,omitempty"`
+	Exec    []string      `json:"exec,omitempty"`
+	Signal  string        `json:"signal,omitempty"`
+	Timeout time.Duration `json:"timeout_ns"`
+}
+
+// DefaultHookTimeout is how long a hook may take unless it says otherwise.
+const DefaultHookTimeout = 10 * time.Second
 
 // DefaultSleepAfter is the quiet time after which a service falls asleep.
 const DefaultSleepAfter = 30 * time.Second
