@@ -59,6 +59,12 @@ func (d *Daemon) routes() http.Handler {
 		}
 		keeper.Answer(w, nil, err)
 	})
+	mux.HandleFunc("GET /v1/checkpoints", func(w http.ResponseWriter, r *http.Request) {
+		all, err := d.checkpoints(r.Context())
+		keeper.Answer(w, all, err)
+	})
+	mux.HandleFunc("POST /v1/checkpoints/remove", onCheckpoint(d.removeCheckpoint))
+	mux.HandleFunc("POST /v1/checkpoints/check", onCheckpoint(d.checkCheckpoint))
 	mux.HandleFunc("GET /v1/ping", func(w http.ResponseWriter, _ *http.Request) { keeper.Answer(w, "torpor", nil) })
 	return mux
 }

@@ -39,11 +39,23 @@ func (b *builder) rootfs(r *Record) string    { return filepath.Join(b.bundleDir
 // runDir holds FIFOs and sockets; its path is short enough for a socket.
 func (b *builder) runDir(r *Record) string { return filepath.Join(b.dir(r), "run") }
 
+func (b *builder) upper(r *Record) string { return filepath.Join(b.dir(r), "upper") }
+
 // Make implements containers.
 func (b *builder) Make(ctx context.Context, r *Record) (int, error) {
+	args := r.args()
+	if len(args) == 0 {
+		return 0, fmt.Errorf("start %s: neither the service nor its image says which command to run: %w", r.ID, host.ErrInvalid)
+	}
 	if err := b.Clear(ctx, r); err != nil {
 		return 0, err
 	}
+	return b.make(ctx, r, args)
+}
+
+// make makes a container of which nothing is there. Without args its init
+// starts no application.
+func (b *builder) make(ctx context.Context, r *Record, args []string) (int, error) {
 	if err := b.Reserve(r); err != nil {
 		return 0, err
 	}
@@ -54,7 +66,12 @@ func (b *builder) Make(ctx context.Context, r *Record) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	bundle, err := b.bundle(r, netns)
+	if r.gated(args) {
+		if err := b.network.CloseGate(r.ID); err != nil {
+			return 0, err
+		}
+	}
+	bundle, err := b.bundle(r, netns, args)
 	if err != nil {
 		return 0, err
 	}
@@ -149,7 +166,7 @@ func (b *builder) mountRoot(r *Record) error {
 	if err := image.Unmount(target); err != nil {
 		return err
 	}
-	m := image.RootFS{Upper: filepath.Join(b.dir(r), "upper"), Work: filepath.Join(b.dir(r), "work"), Target: target}
+	m := image.RootFS{Upper: b.upper(r), Work: filepath.Join(b.dir(r), "work"), Target: target}
 	if base := r.Spec.Torpor.RootFS; base != "" {
 		return image.MountDir(base, []string{b.config.StateDir, b.config.RunDir}, m)
 	}
@@ -181,11 +198,7 @@ func (b *builder) connect(r *Record) (string, error) {
 }
 
 // bundle resolves what the spec leaves to image and host.
-func (b *builder) bundle(r *Record, netns string) (*container.Bundle, error) {
-	args := r.args()
-	if len(args) == 0 {
-		return nil, fmt.Errorf("start %s: neither the service nor its image says which command to run: %w", r.ID, host.ErrInvalid)
-	}
+func (b *builder) bundle(r *Record, netns string, args []string) (*container.Bundle, error) {
 	mounts, err := b.mounts(r)
 	if err != nil {
 		return nil, err

@@ -218,3 +218,20 @@ func (c *Client) ImportImages(ctx context.Context, r ImageRequest, tell func(Pro
 func (c *Client) RemoveImage(ctx context.Context, r ImageRequest) error {
 	return c.call(ctx, http.MethodPost, "/v1/images/remove", r, nil)
 }
+
+// Checkpoints lists the ready checkpoints.
+func (c *Client) Checkpoints(ctx context.Context) ([]CheckpointStatus, error) {
+	var all []CheckpointStatus
+	err := c.call(ctx, http.MethodGet, "/v1/checkpoints", nil, &all)
+	return all, err
+}
+
+// RemoveCheckpoint forgets a service's ready checkpoint.
+func (c *Client) RemoveCheckpoint(ctx context.Context, r CheckpointRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/checkpoints/remove", r, nil)
+}
+
+// CheckCheckpoint reads all of a ready checkpoint and says what is wrong.
+func (c *Client) CheckCheckpoint(ctx context.Context, r CheckpointRequest) error {
+	return c.call(ctx, http.MethodPost, "/v1/checkpoints/check", r, nil)
+}

@@ -75,7 +75,7 @@ func (d *Daemon) removeUnit(ctx context.Context, u *unit, how removal) error {
 	defer d.removing.Unlock()
 	err = u.try(func() error {
 		if how.volumes {
-			if err := d.removeVolumes(u); err != nil {
+			if err := errors.Join(d.removeVolumes(u), d.config.dropReady(u.project, u.service)); err != nil {
 				return err
 			}
 		}

@@ -33,6 +33,7 @@ type world struct {
 	deaf   map[host.ContainerID]bool                                  // does not end at its stop signal
 	check  func(id host.ContainerID) error                            // what healthchecks say
 	make   func(w *world, id host.ContainerID, spec host.ServiceSpec) // after a container was made
+	ready  fakeReady
 }
 
 // fake is one container.
@@ -47,7 +48,7 @@ type fake struct {
 func newWorld() *world {
 	return &world{containers: map[host.ContainerID]*fake{}, networks: map[string]map[host.ContainerID]bool{}, volumes: map[string]bool{},
 		broken: map[host.ContainerID]error{}, deaf: map[host.ContainerID]bool{}, check: func(host.ContainerID) error { return nil },
-		make: func(*world, host.ContainerID, host.ServiceSpec) {}}
+		make: func(*world, host.ContainerID, host.ServiceSpec) {}, ready: fakeReady{made: map[host.ServiceName]bool{}}}
 }
 
 // clone is the world as a killed daemon leaves it.

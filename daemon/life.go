@@ -20,9 +20,10 @@ func (u *unit) start(ctx context.Context) error {
 	u.cancelRestart()
 	u.become(host.Starting, "")
 	u.record.Starting = true
+	begun, restored := time.Now(), false
 	err := u.save()
 	if err == nil {
-		u.init, err = u.daemon.containers.Make(ctx, u.record)
+		restored, err = u.make(ctx)
 	}
 	u.record.Starting = false
 	if err == nil {
@@ -36,11 +37,32 @@ func (u *unit) start(ctx context.Context) error {
 		u.event(host.EventError, "start: "+err.Error(), nil)
 		return err
 	}
-	u.event(host.EventStart, "", nil)
 	u.setHealth(healthNone)
-	u.beginHealth(healthStarting)
+	if restored {
+		u.record.ReadyStart, u.record.ColdChoices = time.Since(begun), 0
+		u.event(host.EventStart, "from its ready checkpoint", map[string]string{"duration_ms": fmt.Sprint(u.record.ReadyStart.Milliseconds())})
+		u.beginHealth(healthHealthy)
+	} else {
+		u.event(host.EventStart, "", nil)
+		u.beginHealth(healthStarting)
+		u.beginReady(begun)
+	}
 	u.become(host.Awake, "")
-	return nil
+	return u.save()
+}
+
+// make makes the container: from the service's ready checkpoint, if it wants
+// that and there is one that fits, else cold.
+func (u *unit) make(ctx context.Context) (restored bool, err error) {
+	parts := u.daemon.containers
+	if u.record.startsReady() {
+		if u.init, err = u.makeFromReady(ctx); err == nil {
+			return true, nil
+		}
+		u.explainCold(err)
+	}
+	u.init, err = parts.Make(ctx, u.record)
+	return false, err
 }
 
 // run is start for somebody who wants the service to run from now on.
@@ -81,6 +103,7 @@ func (u *unit) stop(ctx context.Context, o StopOptions) error {
 		return nil
 	}
 	u.endHealth()
+	u.endReady()
 	u.become(host.Stopping, "")
 	reason := "stopped"
 	if err := u.terminate(ctx, o); err != nil {

@@ -17,6 +17,18 @@ type containers interface {
 	// of the container's init. After an error the caller clears.
 	Make(ctx context.Context, r *Record) (init int, err error)
 
+	// MakeFromReady is Make from the service's ready checkpoint. Errors:
+	// host.ErrNotFound when there is none, *unusable with the reason when it
+	// does not fit, errColdIsFaster. After an error the caller clears.
+	MakeFromReady(ctx context.Context, r *Record) (init int, err error)
+
+	// MakeReady makes the service's ready checkpoint of a container that has
+	// just been started, if it is ready and quiet.
+	MakeReady(ctx context.Context, r *Record, o ReadyOptions) (keeper.ReadyReport, error)
+
+	// Open opens the gate of a container that was made by Make.
+	Open(r *Record) error
+
 	// Find returns the pid of a container's init if its application was
 	// started, and 0 if there is no container or only half of one.
 	Find(ctx context.Context, r *Record) (init int, err error)
@@ -35,8 +47,18 @@ type containers interface {
 	// Run runs a command in the container and returns its error.
 	Run(ctx context.Context, id host.ContainerID, e container.ExecSpec) error
 
+	// Request posts to a path of an HTTP port in the container, by its loopback.
+	Request(ctx context.Context, r *Record, port uint16, path string) error
+
 	// Signal sends a signal by its name to the application.
 	Signal(mainPID int, signal string) error
+}
+
+// ReadyOptions say how a ready checkpoint is made.
+type ReadyOptions struct {
+	Healthy   bool          // it has a healthcheck, which passed
+	Look      bool          // only look whether it is ready
+	ColdStart time.Duration // how long it took to become ready
 }
 
 // supplies are what containers are made with.

@@ -30,12 +30,15 @@ type Record struct {
 	Attachments []network.Attachment `json:"attachments,omitempty"`
 	Ports       []string             `json:"ports,omitempty"` // published, as people read them
 
-	WantRunning bool      `json:"want_running"`
-	Starting    bool      `json:"starting,omitempty"` // a start was begun and not ended
-	Started     time.Time `json:"started,omitzero"`   // last; zero: never
-	ExitCode    int       `json:"exit_code"`
-	Restarts    int       `json:"restarts"` // in a row
-	Health      health    `json:"health,omitempty"`
+	WantRunning bool          `json:"want_running"`
+	Starting    bool          `json:"starting,omitempty"` // a start was begun and not ended
+	Started     time.Time     `json:"started,omitzero"`   // last; zero: never
+	ExitCode    int           `json:"exit_code"`
+	Restarts    int           `json:"restarts"`                 // in a row
+	ReadyStart  time.Duration `json:"ready_start_ns,omitempty"` // how long the last start from a ready checkpoint took
+	ColdStart   time.Duration `json:"cold_start_ns,omitempty"`  // and the last cold one, until it was ready
+	ColdChoices int           `json:"cold_choices,omitempty"`   // cold starts since, because they are faster
+	Health      health        `json:"health,omitempty"`
 }
 
 // imageDefaults is what an image says about how it is run.
@@ -169,6 +172,29 @@ func (r *Record) grace() time.Duration {
 		return r.Spec.StopGrace
 	}
 	return defaultGrace
+}
+
+// gated reports whether the container's gate is closed while it starts: nobody
+// is let in before its checkpoint is made, or before it was told that it was
+// restored.
+func (r *Record) gated(args []string) bool {
+	t := &r.Spec.Torpor
+	return r.startsReady() && (len(args) > 0 || t.AfterRestore != nil)
+}
+
+// startsReady reports whether the service wants to start from a checkpoint.
+func (r *Record) startsReady() bool {
+	return r.Spec.Torpor.Checkpoint == host.CheckpointReady && r.Spec.NetworkMode != host.NetworkHost && r.Spec.PIDMode != "host"
+}
+
+// coldChoicesMost is how many cold starts are chosen before a restore is
+// measured again.
+const coldChoicesMost = 10
+
+// prefersCold reports whether a cold start, which takes as long as this, is
+// faster than what the last restore took.
+func (r *Record) prefersCold(cold time.Duration) bool {
+	return r.ReadyStart > 0 && cold > 0 && cold < r.ReadyStart && r.ColdChoices < coldChoicesMost
 }
 
 // args is the application's command line.

@@ -68,6 +68,9 @@ func (d *Daemon) sweep() error {
 			return fmt.Errorf("remove container without record: %w", err)
 		}
 	}
+	if err := d.config.sweepReady(); err != nil {
+		return fmt.Errorf("remove unfinished checkpoint: %w", err)
+	}
 	for _, pattern := range []string{
 		filepath.Join(d.config.StateDir, "build-*"), filepath.Join(d.config.StateDir, "volumes", ".new-*"), filepath.Join(d.config.RunDir, "torpor-runtime-*"),
 	} {
@@ -125,6 +128,9 @@ func (u *unit) find(ctx context.Context) error {
 	if u.record.Starting {
 		u.record.Starting, u.record.Started = false, time.Now()
 		u.complain("save", u.save())
+	}
+	if u.record.startsReady() { // a killed daemon made its checkpoint: the next start will
+		u.complain("open gate", u.daemon.containers.Open(u.record))
 	}
 	u.beginHealth(u.record.Health)
 	u.missedExit(ctx)

@@ -51,6 +51,7 @@ const exitUnknown = 255
 // exited clears the container and starts it again if its policy says so.
 func (u *unit) exited(ctx context.Context, status keeper.Status) {
 	u.endHealth()
+	u.endReady()
 	u.setHealth(healthNone)
 	u.complain("clear", u.daemon.containers.Clear(ctx, u.record))
 	u.init = 0

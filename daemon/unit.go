@@ -24,6 +24,7 @@ type unit struct {
 	init   int // host pid of the container's init; 0: there is no container
 	timer  *time.Timer
 	health *healthChecker
+	ready  *readier
 
 	// probing is held while a healthcheck runs or a command puts the service
 	// to sleep: each would be in the other's way.
@@ -85,6 +86,7 @@ func (u *unit) try(f func() error) error {
 func (u *unit) stopCare() {
 	u.do(func() {
 		u.endHealth()
+		u.endReady()
 		u.cancelRestart()
 		close(u.ended)
 	})

@@ -84,6 +84,7 @@ to the machine, its TCP connections stay open, and the next packet wakes it.`,
 	root.AddCommand(
 		newBenchCommand(env),
 		newCheckCommand(env),
+		newCheckpointCommand(env),
 		newConfigCommand(env),
 		newDownCommand(env),
 		newDumpCommand(env),

@@ -273,6 +273,8 @@ type service struct {
 	LastWake        time.Duration `json:"last_wake_ns"`
 	ExitCode        int           `json:"exit_code"`
 	Restarts        int           `json:"restarts"`
+	ColdStart       time.Duration `json:"cold_start_ns"`
+	ReadyStart      time.Duration `json:"ready_start_ns"`
 }
 
 // ps returns the services of the project.
