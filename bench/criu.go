@@ -5,9 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,16 +29,20 @@ type CRIUResult struct {
 
 // criuCase measures CRIU; what fails is part of the result.
 func criuCase(ctx context.Context, o WakeOptions, mb int) *CRIUResult {
-	version, err := exec.CommandContext(ctx, o.CRIU, "--version").Output()
-	if err != nil {
-		return &CRIUResult{Problem: fmt.Sprintf("ask for its version: %v", err)}
-	}
-	first, _, _ := strings.Cut(string(version), "\n")
-	result := &CRIUResult{Version: strings.TrimPrefix(first, "Version: ")}
+	result := &CRIUResult{Version: criuVersion(ctx, o.CRIU)}
 	if err := result.measure(ctx, o, mb); err != nil {
 		result.Problem = err.Error()
 	}
 	return result
+}
+
+func criuVersion(ctx context.Context, criu string) string {
+	version, err := exec.CommandContext(ctx, criu, "--version").Output()
+	if err != nil {
+		return "unknown"
+	}
+	first, _, _ := strings.Cut(string(version), "\n")
+	return strings.TrimPrefix(first, "Version: ")
 }
 
 // criuRun is a program that CRIU dumps and restores again and again, under the
@@ -49,7 +51,9 @@ type criuRun struct {
 	criu string
 	dir  string
 	pid  int
-	url  string
+
+	program *program
+	address string
 	// dumped says that pid is nobody's, or another process's by now.
 	dumped bool
 }
@@ -60,7 +64,7 @@ func (r *CRIUResult) measure(ctx context.Context, o WakeOptions, mb int) (err er
 		return err
 	}
 	defer os.RemoveAll(dir)
-	run, stop, err := startForCRIU(ctx, o, dir, mb)
+	run, stop, err := startForCRIU(o, dir, &programs("", o.Program, mb)[0])
 	if err != nil {
 		return err
 	}
@@ -76,7 +80,7 @@ func (r *CRIUResult) measure(ctx context.Context, o WakeOptions, mb int) (err er
 		if err != nil {
 			return err
 		}
-		if err := run.request(ctx); err != nil {
+		if err := run.request(); err != nil {
 			return err
 		}
 		if i > 0 {
@@ -87,19 +91,23 @@ func (r *CRIUResult) measure(ctx context.Context, o WakeOptions, mb int) (err er
 	return nil
 }
 
-// startForCRIU runs the program in a session of its own, without descriptors
-// of ours. The caller calls stop.
-func startForCRIU(ctx context.Context, o WakeOptions, dir string, mb int) (*criuRun, func() error, error) {
+// startForCRIU runs a program in a session of its own, without descriptors of
+// ours. The caller calls stop.
+func startForCRIU(o WakeOptions, dir string, p *program) (*criuRun, func() error, error) {
 	port, err := freePort()
 	if err != nil {
 		return nil, nil, err
 	}
-	cmd := exec.Command(o.Program, "-c", server, fmt.Sprint(mb), fmt.Sprint(port))
+	args, err := p.args(port, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
-		return nil, nil, fmt.Errorf("start python: %w", err)
+		return nil, nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
-	run := &criuRun{criu: o.CRIU, dir: dir, pid: cmd.Process.Pid, url: fmt.Sprintf("http://127.0.0.1:%d/", port)}
+	run := &criuRun{criu: o.CRIU, dir: dir, pid: cmd.Process.Pid, program: p, address: fmt.Sprintf("127.0.0.1:%d", port)}
 	// Wait takes the exit of the first dump's kill: the pid must be free for
 	// the restore, whose process is not our child.
 	reaped := make(chan struct{})
@@ -115,15 +123,10 @@ func startForCRIU(ctx context.Context, o WakeOptions, dir string, mb int) (*criu
 		<-reaped
 		return err
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		err := run.request(ctx)
-		if err == nil {
-			return run, stop, nil
-		}
-		if time.Now().After(deadline) {
-			return nil, nil, errors.Join(err, stop())
-		}
+	if err := run.request(); err != nil {
+		return nil, nil, errors.Join(err, stop())
 	}
+	return run, stop, nil
 }
 
 // timed runs a command of CRIU.
@@ -159,23 +162,64 @@ func lastError(path, output string) string {
 	return strings.TrimSpace(output)
 }
 
-// request asks on a connection of its own.
-func (r *criuRun) request(ctx context.Context) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.url, nil)
+// request asks on a connection of its own, until there is an answer.
+func (r *criuRun) request() error {
+	return r.program.answered(func() (net.Conn, error) { return net.Dial("tcp4", r.address) })
+}
+
+// criuStarts measures restores of one dump, again and again; what fails is part
+// of the result.
+func criuStarts(ctx context.Context, o ReadyOptions, p *program) *CRIUResult {
+	result := &CRIUResult{Version: criuVersion(ctx, o.CRIU)}
+	if err := result.measureStarts(ctx, o, p); err != nil {
+		result.Problem = err.Error()
+	}
+	return result
+}
+
+func (r *CRIUResult) measureStarts(ctx context.Context, o ReadyOptions, p *program) (err error) {
+	dir, err := os.MkdirTemp(o.Dir, "torpor-bench-criu-")
 	if err != nil {
 		return err
 	}
-	request.Close = true
-	response, err := http.DefaultClient.Do(request)
+	defer os.RemoveAll(dir)
+	run, stop, err := startForCRIU(o.WakeOptions, dir, p)
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err == nil && string(body) != "awake\n" {
-		err = fmt.Errorf("read answer: got %q", body)
+	defer func() { err = errors.Join(err, stop()) }()
+	if _, err := run.timed(ctx, "dump", "--tree", fmt.Sprint(run.pid), "--tcp-close"); err != nil {
+		return err
 	}
-	return err
+	var running, answered Sample
+	for range o.Cycles {
+		begun := time.Now()
+		restored, err := run.timed(ctx, "restore", "--restore-detached", "--tcp-close")
+		if err != nil {
+			return err
+		}
+		err = run.request()
+		answered, running = append(answered, time.Since(begun)), append(running, restored)
+		if err := errors.Join(err, run.kill()); err != nil {
+			return err
+		}
+	}
+	r.Running, r.FirstByte = running.Summary(), answered.Summary()
+	return nil
+}
+
+// kill ends what was restored; it is the machine's init that reaps it.
+func (r *criuRun) kill() error {
+	if err := syscall.Kill(r.pid, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill what criu restored: %w", err)
+	}
+	r.dumped = true
+	for deadline := time.Now().Add(10 * time.Second); syscall.Kill(r.pid, 0) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("kill what criu restored: process %d is not reaped", r.pid)
+		}
+	}
+	return nil
 }
 
 // freePort finds a TCP port that nobody listens on.

@@ -21,13 +21,15 @@ func newBenchCommand(env *environment) *cobra.Command {
 		Short: "Measure Torpor on this machine",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newBenchWakeCommand(env))
+	cmd.AddCommand(newBenchWakeCommand(env), newBenchServerCommand())
 	return cmd
 }
 
 func newBenchWakeCommand(env *environment) *cobra.Command {
 	var o bench.WakeOptions
-	var asJSON bool
+	var asJSON, ready bool
+	var starts bench.ReadyOptions
+	var clones int
 	cmd := &cobra.Command{
 		Use:   "wake",
 		Short: "Measure how fast services sleep and wake",
@@ -39,12 +41,18 @@ first response: from sending the request to its answer, on the open connection
 awake response: the same while the service is awake
 sleep:          each sleep after the first, with what it wrote
 
+With --ready the starts of several programs are compared: cold, from a ready
+checkpoint, and restored by CRIU; with --clone N, N instances of one python
+service with 200 MB are made from one checkpoint.
+
 Where CRIU is installed the same program is then dumped and restored by it, in
 turn with ours; without an open connection, so it has the easier task.`,
 		Example: `  sudo torpor bench wake
   sudo torpor bench wake --heap 10,1000 --cycles 50 --json
   sudo torpor bench wake --criu /opt/criu/sbin/criu
-  sudo torpor bench wake --criu ""    # without the comparison`,
+  sudo torpor bench wake --criu ""    # without the comparison
+  sudo torpor bench wake --ready --only django,node
+  sudo torpor bench wake --clone 100`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			self, err := os.Executable()
@@ -58,6 +66,10 @@ turn with ours; without an open connection, so it has the easier task.`,
 				}
 			}
 			o.Progress = func(line string) { fmt.Fprintln(env.stderr, line) }
+			if ready || clones > 0 {
+				starts.WakeOptions, starts.Self = o, self
+				return benchReady(cmd.Context(), env, starts, clones, asJSON)
+			}
 			results, err := bench.Wake(cmd.Context(), o)
 			if err != nil {
 				return err
@@ -74,6 +86,10 @@ turn with ours; without an open connection, so it has the easier task.`,
 	cmd.Flags().StringVar(&o.Dir, "dir", "/var/tmp", "where checkpoints are written")
 	cmd.Flags().StringVar(&o.CRIU, "criu", "criu", "CRIU to compare with, if it is there")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&ready, "ready", false, "compare starts: cold, from a ready checkpoint, by CRIU")
+	cmd.Flags().StringSliceVar(&starts.Programs, "only", nil, "with --ready: only programs whose names begin so")
+	cmd.Flags().BoolVar(&starts.Healthcheck, "healthcheck", false, "with --ready and --clone: ask once before the checkpoint is made, as a healthcheck does")
+	cmd.Flags().IntVar(&clones, "clone", 0, "make so many instances of one ready checkpoint")
 	return cmd
 }
 
