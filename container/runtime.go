@@ -80,6 +80,11 @@ func (r *Runtime) Kill(ctx context.Context, id host.ContainerID, signal syscall.
 // Delete kills what is left of a container and removes it from the runtime. A
 // container that does not exist is not an error.
 func (r *Runtime) Delete(ctx context.Context, id host.ContainerID) error {
+	// Where runtimes keep what they know of a container: nothing there, nothing
+	// to do, which saves a start of the runtime, 15 ms, in every start of a service.
+	if _, err := os.Lstat(filepath.Join(r.Root, string(id))); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	err := r.run(r.command(ctx, "delete", "--force", string(id)), "delete", id)
 	if errors.Is(err, host.ErrNotFound) {
 		return nil

@@ -8,12 +8,14 @@ import (
 	"runtime"
 	"slices"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"torpor/kernel/pidfd"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
+	"torpor/kernel/timens"
 )
 
 // newKernel is what to do when a kernel is too old.
@@ -53,7 +55,17 @@ var processProbes = []probe{
 	{Feature{"timers", false, "carrying POSIX timers over sleep (PR_TIMER_CREATE_RESTORE_IDS)",
 		"programs that use timer_create can not sleep", "boot Linux 6.15 or later if there are such programs"}, tryTimers},
 	{Feature{"kcmp", false, "telling what two processes share (kcmp)",
-		"processes that share memory or descriptors without being threads are not noticed and would be torn apart", configured("CONFIG_KCMP")}, tryKcmp},
+		"processes that share memory or descriptors without being threads are not noticed and would be torn apart; no ready checkpoints", configured("CONFIG_KCMP")}, tryKcmp},
+	{Feature{"time-namespaces", false, "restoring ready checkpoints after a reboot with clocks that do not go back (CONFIG_TIME_NS)",
+		"services start cold after a reboot until the machine has been up for as long as it was when their checkpoint was made", configured("CONFIG_TIME_NS")}, tryTimeNamespace},
+}
+
+func tryTimeNamespace(*machine) (string, error) {
+	ns, err := timens.New(timens.Clocks{Monotonic: time.Hour})
+	if err != nil {
+		return "", err
+	}
+	return "", ns.Close()
 }
 
 func tryArchitecture(*machine) (string, error) { return "", checkArchitecture() }
