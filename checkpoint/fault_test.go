@@ -19,7 +19,7 @@ import (
 // The steps after which a hook is called.
 var (
 	dumpSteps    = []string{"freeze", "collect", "slots", "write", "park", "commit", "kill"}
-	restoreSteps = []string{"seize", "script", "registers", "verify", "spare", "commit", "detach"}
+	restoreSteps = []string{"seize", "script", "tasks", "verify", "renew", "registers", "spare", "commit", "detach"}
 )
 
 // failAt makes the hook that fails at a step.

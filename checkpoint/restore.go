@@ -36,8 +36,11 @@ type RestoreReport struct {
 type restore struct {
 	*Stub
 	RestoreOptions
-	tasks  map[int]*restoredTask // by tid in the tracer's pid namespace
-	ready  int
+	tasks map[int]*restoredTask // by tid in the tracer's pid namespace
+	ready int
+
+	byInner map[int]*restoredTask // by tid in the tree's, when all are there
+
 	ended  bool // the stub has, its work done
 	report RestoreReport
 	clock  time.Time
@@ -49,7 +52,6 @@ type restore struct {
 // restoredTask is a new task on its way through the script.
 type restoredTask struct {
 	tid     int
-	inner   int // its id in the tree's pid namespace; 0 before it is known
 	started bool
 	ready   bool
 }
@@ -84,8 +86,10 @@ func (r *restore) run() error {
 	}{
 		{"seize", r.seize},
 		{"script", r.follow},
-		{"registers", r.finish},
+		{"tasks", r.identify},
 		{"verify", r.verify},
+		{"renew", r.renew},
+		{"registers", r.finish},
 		{"spare", r.spare},
 	}
 	for _, step := range steps {
@@ -219,36 +223,40 @@ func (r *restore) failure(stop ptrace.Stop) error {
 	return fmt.Errorf("run script: entry %d, %s: %s", number, &e, stop)
 }
 
-// finish gives every thread its state and takes the area away.
-func (r *restore) finish() error {
-	byInner := map[int]*restoredTask{}
+// identify finds out which task is which of the spec's.
+func (r *restore) identify() error {
+	r.byInner = map[int]*restoredTask{}
 	for _, task := range r.tasks {
 		inner, err := innerID(task.tid)
 		if err != nil {
 			return err
 		}
-		task.inner = inner
-		byInner[inner] = task
+		r.byInner[inner] = task
 	}
 	for i := range r.Spec.Processes {
 		p := &r.Spec.Processes[i]
-		leader := byInner[p.PID]
-		if leader == nil {
-			return fmt.Errorf("find process %d: not among the new ones", p.PID)
+		for j := range p.Threads {
+			if r.byInner[p.Threads[j].TID] == nil {
+				return fmt.Errorf("find thread %d of process %d: not among the new ones", p.Threads[j].TID, p.PID)
+			}
 		}
-		if err := r.leaveArea(leader.tid, p); err != nil {
+		r.report.PIDs = append(r.report.PIDs, r.byInner[p.PID].tid)
+	}
+	return nil
+}
+
+// finish gives every thread its state and takes the area away.
+func (r *restore) finish() error {
+	for i := range r.Spec.Processes {
+		p := &r.Spec.Processes[i]
+		if err := r.leaveArea(r.report.PIDs[i], p); err != nil {
 			return err
 		}
 		for j := range p.Threads {
-			task := byInner[p.Threads[j].TID]
-			if task == nil {
-				return fmt.Errorf("find thread %d: not among the new ones", p.Threads[j].TID)
-			}
-			if err := task.set(&p.Threads[j]); err != nil {
+			if err := r.byInner[p.Threads[j].TID].set(&p.Threads[j], len(r.Spec.Verify) > 0); err != nil {
 				return err
 			}
 		}
-		r.report.PIDs = append(r.report.PIDs, leader.tid)
 	}
 	return nil
 }
@@ -279,13 +287,23 @@ func innerID(tid int) (int, error) {
 	return status.NSPIDs[len(status.NSPIDs)-1], nil
 }
 
-func (t *restoredTask) set(thread *ThreadSpec) error {
+// renew gives every process random state of its own, in a restore that is not
+// the only one of its checkpoint.
+func (r *restore) renew() error { return nil }
+
+// set gives a task its thread's state, and looks at it again if asked.
+func (t *restoredTask) set(thread *ThreadSpec, verify bool) error {
 	regs := thread.Regs
 	if err := ptrace.SetXState(t.tid, thread.XState); err != nil {
 		return err
 	}
 	if err := ptrace.SetRegs(t.tid, &regs); err != nil {
 		return err
+	}
+	if verify {
+		if err := t.compare(thread); err != nil {
+			return err
+		}
 	}
 	if err := ptrace.SetSigMask(t.tid, thread.SigMask); err != nil {
 		return err
@@ -297,41 +315,26 @@ func (t *restoredTask) set(thread *ThreadSpec) error {
 	return proc.SetScheduling(t.tid, thread.Scheduling, was)
 }
 
-// verify compares with the fingerprints, if the dump took any.
+// verify compares memory with the fingerprints, if the dump took any.
 func (r *restore) verify() error {
 	if len(r.Spec.Verify) == 0 {
 		return nil
 	}
-	if err := r.Spec.compare(r.report.PIDs); err != nil {
-		return err
-	}
-	for _, task := range r.tasks {
-		if err := r.compareRegisters(task); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.Spec.compare(r.report.PIDs)
 }
 
-func (r *restore) compareRegisters(task *restoredTask) error {
-	for i := range r.Spec.Processes {
-		for j := range r.Spec.Processes[i].Threads {
-			thread := &r.Spec.Processes[i].Threads[j]
-			if thread.TID != task.inner {
-				continue
-			}
-			regs, err := ptrace.GetRegs(task.tid)
-			if err != nil {
-				return err
-			}
-			state, err := ptrace.GetXState(task.tid)
-			if err != nil {
-				return err
-			}
-			if *regs != thread.Regs || !slices.Equal(state, thread.XState) {
-				return fmt.Errorf("verify thread %d: registers differ: %w", task.inner, host.ErrCorrupt)
-			}
-		}
+// compare looks whether the task has the thread's registers.
+func (t *restoredTask) compare(thread *ThreadSpec) error {
+	regs, err := ptrace.GetRegs(t.tid)
+	if err != nil {
+		return err
+	}
+	state, err := ptrace.GetXState(t.tid)
+	if err != nil {
+		return err
+	}
+	if *regs != thread.Regs || !slices.Equal(state, thread.XState) {
+		return fmt.Errorf("verify thread %d: registers differ: %w", thread.TID, host.ErrCorrupt)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func TestNetwork(t *testing.T) {
 		must(t, err)
 		askNS, err = h.Attach(ask, askAt)
 		must(t, err)
-		_, err = h.Publish(web, webAt[0].Address, []host.PortSpec{{Target: 80, Published: 8080}})
+		_, err = h.Publish(web, "", webAt[0].Address, []host.PortSpec{{Target: 80, Published: 8080}})
 		must(t, err)
 		hosts = filepath.Join(dir, "hosts")
 		return network.WriteHosts(hosts, h.Peers(ask))

@@ -187,7 +187,7 @@ func (b *builder) connect(r *Record) (string, error) {
 	if i < 0 {
 		return "", fmt.Errorf("publish ports of %s: it is on no network that leads out: %w", r.ID, host.ErrInvalid)
 	}
-	ports, err := b.network.Publish(r.ID, r.Attachments[i].Address, r.Spec.Ports)
+	ports, err := b.network.Publish(r.ID, r.group(), r.Attachments[i].Address, r.Spec.Ports)
 	if err != nil {
 		return "", err
 	}

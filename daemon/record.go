@@ -224,3 +224,7 @@ func (r *Record) hostname() string {
 	}
 	return string(r.Spec.Name)
 }
+
+// group is what a container's published ports are shared in: all instances of
+// its service.
+func (r *Record) group() string { return string(r.Spec.Project) + "/" + string(r.Spec.Name) }

@@ -259,10 +259,13 @@ func (h *Host) routeLocked(attachments []Attachment) error {
 func (h *Host) Disconnect(id host.ContainerID) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return errors.Join(h.disconnectLocked(id), h.saveLocked(), h.applyRulesLocked())
+	gone, err := h.disconnectLocked(id)
+	return errors.Join(err, h.saveLocked(), h.applyRulesLocked(), forgetFlows(gone))
 }
 
-func (h *Host) disconnectLocked(id host.ContainerID) error {
+// disconnectLocked returns the ports that are not published any more when the
+// rules have been applied.
+func (h *Host) disconnectLocked(id host.ContainerID) ([]*Port, error) {
 	var errs []error
 	for name, n := range h.state.Networks {
 		if _, ok := n.Addresses[id]; !ok {
@@ -273,16 +276,16 @@ func (h *Host) disconnectLocked(id host.ContainerID) error {
 			errs = append(errs, netlink.LinkDel(link))
 		}
 	}
-	h.unpublishLocked(id)
-	return errors.Join(append(errs, netns.Remove(h.NamespacePath(id)))...)
+	gone := h.unpublishLocked(id)
+	return gone, errors.Join(append(errs, netns.Remove(h.NamespacePath(id)))...)
 }
 
 // Detach is Disconnect, and gives the container's addresses back.
 func (h *Host) Detach(id host.ContainerID) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	err := h.disconnectLocked(id)
+	gone, err := h.disconnectLocked(id)
 	h.forgetLocked(id, nil)
 	delete(h.state.Names, id)
-	return errors.Join(err, h.saveLocked(), h.applyRulesLocked())
+	return errors.Join(err, h.saveLocked(), h.applyRulesLocked(), forgetFlows(gone))
 }

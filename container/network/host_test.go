@@ -160,7 +160,7 @@ func TestReopen(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			more, err := h.Publish("r-web-1", web[0].Address, []host.PortSpec{{Protocol: "tcp", Target: 80}})
+			more, err := h.Publish("r-web-1", "", web[0].Address, []host.PortSpec{{Protocol: "tcp", Target: 80}})
 			if err == nil && *more[0] != *ports[0] {
 				t.Errorf("port %s became %s", ports[0], more[0])
 			}
@@ -310,11 +310,11 @@ func TestTwoHosts(t *testing.T) {
 	}
 	l.serveTCP(firstNS, ":80")
 	l.in(l.here, func() error {
-		_, err := one.Publish("same-a-1", first[0].Address, []host.PortSpec{{Protocol: "tcp", Target: 80, Published: 8080}})
+		_, err := one.Publish("same-a-1", "", first[0].Address, []host.PortSpec{{Protocol: "tcp", Target: 80, Published: 8080}})
 		return err
 	})
 	l.in(l.here, func() error {
-		_, err := l.host.Publish("same-a-1", second[0].Address, []host.PortSpec{{Protocol: "tcp", Target: 80, Published: 8080}})
+		_, err := l.host.Publish("same-a-1", "", second[0].Address, []host.PortSpec{{Protocol: "tcp", Target: 80, Published: 8080}})
 		if !errors.Is(err, host.ErrExists) {
 			t.Errorf("publish what the other has: %v", err)
 		}

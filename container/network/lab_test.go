@@ -199,7 +199,7 @@ func (l *lab) publish(id host.ContainerID, to netip.Addr, specs ...host.PortSpec
 	var ports []*Port
 	l.do(func(h *Host) error {
 		var err error
-		ports, err = h.Publish(id, to, specs)
+		ports, err = h.Publish(id, "", to, specs)
 		return err
 	})
 	return ports

@@ -3,6 +3,7 @@ package network
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -17,12 +18,16 @@ import (
 // every address, go to Target of the container. The client's address stays,
 // except for clients on the host's loopback, which the container could not
 // answer: they appear as the network's gateway.
+//
+// Containers of one group may publish the same port: new connections go to them
+// in turn, and each stays where it went.
 type Port struct {
 	Protocol string     `json:"protocol"` // tcp or udp
 	HostIP   netip.Addr `json:"host_ip"`  // zero: every address
 	HostPort uint16     `json:"host_port"`
 	Address  netip.Addr `json:"address"`
 	Target   uint16     `json:"target"`
+	Group    string     `json:"group,omitempty"`
 }
 
 func (p *Port) String() string {
@@ -54,23 +59,23 @@ func (p *Port) clashes(o *Port) bool {
 }
 
 // Publish replaces the container's published ports; published port 0 becomes
-// one that is free, the same as before if there was one. A socket holds each
-// port, so that no other program takes it later. Errors: host.ErrExists for a
-// port that a container or another program has, which is named; on any error
-// nothing has changed.
-func (h *Host) Publish(id host.ContainerID, to netip.Addr, specs []host.PortSpec) ([]*Port, error) {
+// one that is free, the same as before if there was one, or as another of its
+// group has. A socket holds each port, so that no other program takes it later.
+// Errors: host.ErrExists for a port that another program has, or a container
+// that is not of the group, which is named; on any error nothing has changed.
+func (h *Host) Publish(id host.ContainerID, group string, to netip.Addr, specs []host.PortSpec) ([]*Port, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var ports []*Port
 	var fresh []portKey
 	for _, spec := range specs {
-		p, isNew, err := h.claimLocked(id, to, spec, ports)
+		p, isNew, err := h.claimLocked(id, group, to, spec, ports)
 		if isNew {
 			fresh = append(fresh, p.key())
 		}
 		if err != nil {
 			for _, key := range fresh {
-				h.releaseLocked(key)
+				h.releaseLocked(key) // nobody else has it: it was not held before
 			}
 			return nil, err
 		}
@@ -83,9 +88,7 @@ func (h *Host) Publish(id host.ContainerID, to netip.Addr, specs []host.PortSpec
 		return nil, err
 	}
 	for _, p := range old {
-		if !slices.ContainsFunc(ports, func(o *Port) bool { return o.key() == p.key() }) {
-			h.releaseLocked(p.key())
-		}
+		h.releaseUnusedLocked(p.key())
 	}
 	if err := h.applyRulesLocked(); err != nil {
 		return nil, err
@@ -93,18 +96,30 @@ func (h *Host) Publish(id host.ContainerID, to netip.Addr, specs []host.PortSpec
 	return ports, forgetFlows(slices.Concat(old, ports))
 }
 
-// unpublishLocked drops the container's ports from the state.
-func (h *Host) unpublishLocked(id host.ContainerID) {
-	for _, p := range h.state.Ports[id] {
-		h.releaseLocked(p.key())
-	}
+// unpublishLocked drops the container's ports from the state and returns them.
+func (h *Host) unpublishLocked(id host.ContainerID) []*Port {
+	ports := h.state.Ports[id]
 	delete(h.state.Ports, id)
+	for _, p := range ports {
+		h.releaseUnusedLocked(p.key())
+	}
+	return ports
+}
+
+// releaseUnusedLocked lets a port go that no container has any more.
+func (h *Host) releaseUnusedLocked(key portKey) {
+	for _, ports := range h.state.Ports {
+		if slices.ContainsFunc(ports, func(p *Port) bool { return p.key() == key }) {
+			return
+		}
+	}
+	h.releaseLocked(key)
 }
 
 // claimLocked makes one port of a spec and holds it. isNew says whether it was
 // not held before.
-func (h *Host) claimLocked(id host.ContainerID, to netip.Addr, spec host.PortSpec, others []*Port) (p *Port, isNew bool, err error) {
-	p = &Port{Protocol: spec.Protocol, HostPort: spec.Published, Address: to, Target: spec.Target}
+func (h *Host) claimLocked(id host.ContainerID, group string, to netip.Addr, spec host.PortSpec, others []*Port) (p *Port, isNew bool, err error) {
+	p = &Port{Protocol: spec.Protocol, HostPort: spec.Published, Address: to, Target: spec.Target, Group: group}
 	if p.Protocol == "" {
 		p.Protocol = "tcp"
 	}
@@ -115,15 +130,10 @@ func (h *Host) claimLocked(id host.ContainerID, to netip.Addr, spec host.PortSpe
 		return p, false, err
 	}
 	if p.HostPort == 0 {
-		for _, old := range h.state.Ports[id] {
-			if old.Protocol == p.Protocol && old.Target == p.Target && old.HostIP == p.HostIP && !slices.ContainsFunc(others, old.clashes) {
-				p.HostPort = old.HostPort
-				break
-			}
-		}
+		p.HostPort = h.chosenLocked(id, p, others)
 	}
 	for other, ports := range h.state.Ports {
-		if other != id && slices.ContainsFunc(ports, p.clashes) {
+		if other != id && slices.ContainsFunc(ports, func(o *Port) bool { return p.clashes(o) && !p.shares(o) }) {
 			return p, false, fmt.Errorf("publish port %d/%s: container %s has published it: %w", p.HostPort, p.Protocol, other, host.ErrExists)
 		}
 	}
@@ -134,6 +144,28 @@ func (h *Host) claimLocked(id host.ContainerID, to netip.Addr, spec host.PortSpe
 		return p, false, nil
 	}
 	return p, true, h.holdLocked(p)
+}
+
+// shares reports whether two containers may have the port.
+func (p *Port) shares(o *Port) bool { return p.Group != "" && p.Group == o.Group && p.key() == o.key() }
+
+// chosenLocked is the port that was chosen for the container before, or for
+// another of its group; 0 if there was none.
+func (h *Host) chosenLocked(id host.ContainerID, p *Port, others []*Port) uint16 {
+	same := func(o *Port) bool {
+		return o.Protocol == p.Protocol && o.Target == p.Target && o.HostIP == p.HostIP && !slices.ContainsFunc(others, o.clashes)
+	}
+	if i := slices.IndexFunc(h.state.Ports[id], same); i >= 0 {
+		return h.state.Ports[id][i].HostPort
+	}
+	for _, other := range slices.Sorted(maps.Keys(h.state.Ports)) {
+		for _, o := range h.state.Ports[other] {
+			if p.Group != "" && o.Group == p.Group && same(o) {
+				return o.HostPort
+			}
+		}
+	}
+	return 0
 }
 
 func (p *Port) setHostIP(text string) error {

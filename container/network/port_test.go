@@ -40,7 +40,7 @@ func TestPortErrors(t *testing.T) {
 		"behind":      {[]host.PortSpec{{Target: 80, Published: 83}, {Target: 80, Published: 7001}}, host.ErrExists, "7001"},
 	} {
 		l.do(func(h *Host) error {
-			ports, err := h.Publish("q-b-1", b[0].Address, c.specs)
+			ports, err := h.Publish("q-b-1", "", b[0].Address, c.specs)
 			if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.words) {
 				t.Errorf("%s: %v, %v", name, ports, err)
 			}

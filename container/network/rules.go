@@ -72,7 +72,14 @@ func (r *ruleset) publish(s *state) error {
 	// A neighbour must not reach what is published on the host's loopback.
 	r.add(incoming, prefix(offsetDest, loopbackNet), verdict(expr.VerdictReturn))
 	var narrow, wide []nftables.SetElement
-	for _, p := range s.translations() {
+	chains := []*nftables.Chain{incoming, local}
+	single, shared := apart(s.translations())
+	for i, ports := range shared {
+		if err := r.balance(chains, i, ports); err != nil {
+			return err
+		}
+	}
+	for _, p := range single {
 		if p.HostIP.IsValid() {
 			narrow = append(narrow, nftables.SetElement{Key: slices.Concat(p.HostIP.AsSlice(), p.keyBytes()), Val: p.targetBytes()})
 		} else {
@@ -88,7 +95,7 @@ func (r *ruleset) publish(s *state) error {
 		if err != nil {
 			return err
 		}
-		for _, c := range []*nftables.Chain{incoming, local} {
+		for _, c := range chains {
 			r.add(c, toThisHost(), lookupPort(set, m.address), translate())
 		}
 	}
