@@ -45,6 +45,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/stop", stream(d.stopAll))
 	mux.HandleFunc("POST /v1/restart", stream(d.restartAll))
 	mux.HandleFunc("POST /v1/remove", stream(d.removeAll))
+	mux.HandleFunc("POST /v1/clone", stream(d.clone))
 	mux.HandleFunc("POST /v1/services/{id}/exec", d.exec)
 	mux.HandleFunc("GET /v1/logs", d.logs)
 	mux.HandleFunc("GET /v1/events", d.streamEvents)

@@ -32,17 +32,19 @@ func (d *Daemon) startAll(ctx context.Context, request BatchRequest, tell func(P
 	if err != nil {
 		return err
 	}
-	byName := map[host.ProjectName]map[host.ServiceName]*unit{}
+	byName := map[host.ProjectName]map[host.ServiceName][]*unit{}
 	for _, u := range units {
 		if byName[u.project] == nil {
-			byName[u.project] = map[host.ServiceName]*unit{}
+			byName[u.project] = map[host.ServiceName][]*unit{}
 		}
-		byName[u.project][u.service] = u
+		byName[u.project][u.service] = append(byName[u.project][u.service], u)
 	}
 	for _, project := range byName {
 		plan := map[string]step{}
-		for name, u := range project {
-			plan[string(name)] = d.startStep(u.seen().Spec, project, nil, tell)
+		for _, instances := range project {
+			for _, u := range instances {
+				plan[string(u.id)] = d.startStep(u, u.seen().Spec.DependsOn, project, nil, tell)
+			}
 		}
 		if err := walk(ctx, plan); err != nil {
 			return err

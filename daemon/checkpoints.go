@@ -50,10 +50,8 @@ func (d *Daemon) checkpoints(context.Context) ([]CheckpointStatus, error) {
 		}
 		s := CheckpointStatus{Project: host.ProjectName(filepath.Base(filepath.Dir(dir))), Service: host.ServiceName(filepath.Base(dir))}
 		s.read(dir, d.config.keyPath())
-		for _, u := range d.ofProject(s.Project) {
-			if u.service == s.Service {
-				s.Instances = append(s.Instances, u.id)
-			}
+		for _, u := range d.instances(s.Project, s.Service) {
+			s.Instances = append(s.Instances, u.id)
 		}
 		all = append(all, s)
 	}

@@ -219,6 +219,11 @@ func (c *Client) RemoveImage(ctx context.Context, r ImageRequest) error {
 	return c.call(ctx, http.MethodPost, "/v1/images/remove", r, nil)
 }
 
+// Clone makes more instances of a service.
+func (c *Client) Clone(ctx context.Context, r CloneRequest, tell func(Progress)) error {
+	return c.progress(ctx, "/v1/clone", r, tell)
+}
+
 // Checkpoints lists the ready checkpoints.
 func (c *Client) Checkpoints(ctx context.Context) ([]CheckpointStatus, error) {
 	var all []CheckpointStatus

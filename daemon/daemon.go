@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -219,7 +220,9 @@ func (d *Daemon) all() []*unit {
 	for _, u := range d.units {
 		units = append(units, u)
 	}
-	slices.SortFunc(units, func(a, b *unit) int { return strings.Compare(string(a.id), string(b.id)) })
+	slices.SortFunc(units, func(a, b *unit) int {
+		return cmp.Or(cmp.Compare(a.project, b.project), cmp.Compare(a.service, b.service), cmp.Compare(a.number, b.number))
+	})
 	return units
 }
 

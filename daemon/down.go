@@ -37,7 +37,7 @@ func (d *Daemon) down(ctx context.Context, request DownRequest, tell func(Progre
 	}
 	err = d.eachDependentFirst(ctx, units, func(ctx context.Context, u *unit) error {
 		tell(Progress{Subject: string(u.id), What: "stopping"})
-		if err := d.removeUnit(ctx, u, removal{stop: request.Stop, volumes: request.Volumes}); err != nil {
+		if err := d.removeUnit(ctx, u, removal{stop: request.Stop, volumes: request.Volumes, ready: request.Volumes}); err != nil {
 			return err
 		}
 		tell(Progress{Subject: string(u.id), What: "removed"})
@@ -57,6 +57,7 @@ func (d *Daemon) down(ctx context.Context, request DownRequest, tell func(Progre
 type removal struct {
 	stop    StopOptions
 	volumes bool // with the volumes that no other unit has
+	ready   bool // with the service's ready checkpoint
 }
 
 // removeUnit stops a service and takes its container away. Its volumes go
@@ -75,7 +76,12 @@ func (d *Daemon) removeUnit(ctx context.Context, u *unit, how removal) error {
 	defer d.removing.Unlock()
 	err = u.try(func() error {
 		if how.volumes {
-			if err := errors.Join(d.removeVolumes(u), d.config.dropReady(u.project, u.service)); err != nil {
+			if err := d.removeVolumes(u); err != nil {
+				return err
+			}
+		}
+		if how.ready {
+			if err := d.config.dropReady(u.project, u.service); err != nil {
 				return err
 			}
 		}
@@ -128,10 +134,12 @@ func (d *Daemon) eachDependentFirst(ctx context.Context, units []*unit, f func(c
 	}
 	for _, u := range units {
 		for _, dependency := range u.seen().Spec.DependsOn {
-			id := string(containerID(u.project, dependency.Service))
-			if s, ok := plan[id]; ok {
-				s.after = append(s.after, string(u.id))
-				plan[id] = s
+			for _, other := range units {
+				if other.project == u.project && other.service == dependency.Service {
+					s := plan[string(other.id)]
+					s.after = append(s.after, string(u.id))
+					plan[string(other.id)] = s
+				}
 			}
 		}
 	}

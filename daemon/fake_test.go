@@ -321,7 +321,7 @@ func (d *Daemon) end() {
 func testProject(services ...host.ServiceSpec) host.ProjectSpec {
 	p := host.ProjectSpec{Name: "p", Networks: map[string]host.NetworkSpec{"default": {Name: "p_default"}}, Volumes: map[string]host.VolumeSpec{"data": {Name: "p_data"}}}
 	for _, s := range services {
-		s.Project, s.Image = p.Name, "test"
+		s.Project, s.Image, s.Scale = p.Name, "test", max(s.Scale, 1)
 		s.Networks = []host.NetworkAttachment{{Network: "default"}}
 		p.Services = append(p.Services, s)
 	}

@@ -35,6 +35,15 @@ func (w *world) MakeFromReady(ctx context.Context, r *Record) (int, error) {
 	return w.Make(ctx, r)
 }
 
+func (w *world) HasReady(r *Record) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.ready.made[r.Spec.Name] {
+		return host.ErrNotFound
+	}
+	return w.ready.spoiled
+}
+
 func (w *world) MakeReady(_ context.Context, r *Record, o ReadyOptions) (keeper.ReadyReport, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

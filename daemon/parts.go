@@ -22,6 +22,10 @@ type containers interface {
 	// does not fit, errColdIsFaster. After an error the caller clears.
 	MakeFromReady(ctx context.Context, r *Record) (init int, err error)
 
+	// HasReady says whether MakeFromReady would find a checkpoint for a container
+	// like this one. Its errors are the same.
+	HasReady(r *Record) error
+
 	// MakeReady makes the service's ready checkpoint of a container that has
 	// just been started, if it is ready and quiet.
 	MakeReady(ctx context.Context, r *Record, o ReadyOptions) (keeper.ReadyReport, error)

@@ -219,6 +219,15 @@ func (b *builder) MakeFromReady(ctx context.Context, r *Record) (int, error) {
 	return init, nil
 }
 
+// HasReady implements containers.
+func (b *builder) HasReady(r *Record) error {
+	request, err := b.ready(r)
+	if err == nil {
+		_, err = b.usable(r, &request)
+	}
+	return err
+}
+
 // errColdIsFaster says that a service starts cold by choice.
 var errColdIsFaster = errors.New("a cold start is faster")
 

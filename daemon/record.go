@@ -20,8 +20,9 @@ import (
 type Record struct {
 	Version  int                         `json:"version"`
 	ID       host.ContainerID            `json:"id"`
-	Spec     host.ServiceSpec            `json:"spec"` // without the content of secrets
-	Hash     string                      `json:"hash"` // of the spec and of its networks and volumes: tells a changed service
+	Number   int                         `json:"number"` // of the instance, from 1
+	Spec     host.ServiceSpec            `json:"spec"`   // without the content of secrets
+	Hash     string                      `json:"hash"`   // of the spec and of its networks and volumes: tells a changed service
 	Image    imageDefaults               `json:"image"`
 	Networks map[string]host.NetworkSpec `json:"networks,omitempty"` // by the key in the project; only those it is on
 	Volumes  map[string]host.VolumeSpec  `json:"volumes,omitempty"`  // likewise
@@ -58,9 +59,9 @@ type imageDefaults struct {
 
 const recordVersion = 1
 
-// newRecord describes a container of a service that is to be made.
-func newRecord(p *host.ProjectSpec, spec host.ServiceSpec, img imageDefaults) (*Record, error) {
-	r := &Record{Version: recordVersion, ID: containerID(p.Name, spec.Name), Spec: spec, Image: img, Created: time.Now(),
+// newRecord describes an instance of a service that is to be made.
+func newRecord(p *host.ProjectSpec, spec host.ServiceSpec, number int, img imageDefaults) (*Record, error) {
+	r := &Record{Version: recordVersion, ID: containerID(p.Name, spec.Name, number), Number: number, Spec: spec, Image: img, Created: time.Now(),
 		Networks: map[string]host.NetworkSpec{}, Volumes: map[string]host.VolumeSpec{}}
 	for _, a := range spec.Networks {
 		n, ok := p.Networks[a.Network]
@@ -80,7 +81,7 @@ func newRecord(p *host.ProjectSpec, spec host.ServiceSpec, img imageDefaults) (*
 		r.Volumes[m.Source] = v
 	}
 	hashed := spec // what can change without the container being made anew
-	hashed.DependsOn, hashed.Profiles, hashed.NoAttach = nil, nil, false
+	hashed.DependsOn, hashed.Profiles, hashed.NoAttach, hashed.Scale = nil, nil, false, 1
 	b, err := json.Marshal(struct {
 		Spec     host.ServiceSpec
 		Networks map[string]host.NetworkSpec
@@ -108,6 +109,7 @@ func readRecord(path string) (*Record, error) {
 	if r.Version != recordVersion {
 		return nil, fmt.Errorf("read service %s: version %d, this torpor uses %d: %w", path, r.Version, recordVersion, host.ErrUnsupported)
 	}
+	r.Number = max(r.Number, 1) // records of services that had one container have none
 	if want := filepath.Base(filepath.Dir(path)); string(r.ID) != want {
 		return nil, fmt.Errorf("read service %s: it is of container %q: %w", path, r.ID, host.ErrCorrupt)
 	}
@@ -218,11 +220,23 @@ func (r *Record) names() []string {
 	return append(names, string(r.ID))
 }
 
+// hostname is what the file says, else the service's name, with its number
+// behind it for all instances but the first.
 func (r *Record) hostname() string {
-	if r.Spec.Hostname != "" {
+	switch {
+	case r.Spec.Hostname != "":
 		return r.Spec.Hostname
+	case r.Number > 1:
+		return fmt.Sprintf("%s-%d", r.Spec.Name, r.Number)
 	}
 	return string(r.Spec.Name)
+}
+
+// another describes one more instance of the same service, as it was when this
+// one was made.
+func (r *Record) another(number int) *Record {
+	return &Record{Version: recordVersion, ID: containerID(r.Spec.Project, r.Spec.Name, number), Number: number, Spec: r.Spec, Hash: r.Hash,
+		Image: r.Image, Networks: r.Networks, Volumes: r.Volumes, Created: time.Now()}
 }
 
 // group is what a container's published ports are shared in: all instances of

@@ -17,6 +17,7 @@ type unit struct {
 	id      host.ContainerID
 	project host.ProjectName
 	service host.ServiceName
+	number  int // of the instance
 
 	work   chan func()
 	ended  chan struct{}
@@ -42,7 +43,7 @@ type unit struct {
 
 // newUnit takes a container into care. The caller ends it with stopCare.
 func newUnit(d *Daemon, r *Record) *unit {
-	u := &unit{daemon: d, id: r.ID, project: r.Spec.Project, service: r.Spec.Name, record: r, view: *r, healthy: r.Health,
+	u := &unit{daemon: d, id: r.ID, project: r.Spec.Project, service: r.Spec.Name, number: r.Number, record: r, view: *r, healthy: r.Health,
 		work: make(chan func()), ended: make(chan struct{}), state: host.Created, since: time.Now(), changed: make(chan struct{})}
 	go u.run()
 	return u

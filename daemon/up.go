@@ -54,14 +54,12 @@ func (d *Daemon) up(ctx context.Context, request UpRequest, tell func(Progress))
 	if err := d.orphans(ctx, request, tell); err != nil {
 		return err
 	}
-	units := map[host.ServiceName]*unit{}
+	units := map[host.ServiceName][]*unit{}
 	again := map[host.ServiceName]bool{} // made anew
 	for _, spec := range order {
-		u, isNew, err := d.prepare(ctx, p, spec, request.ForceRecreate, tell)
-		if err != nil {
+		if units[spec.Name], again[spec.Name], err = d.prepareAll(ctx, p, spec, request.ForceRecreate, tell); err != nil {
 			return fmt.Errorf("service %s: %w", spec.Name, err)
 		}
-		units[spec.Name], again[spec.Name] = u, isNew
 	}
 	if err := d.writeHosts(); err != nil {
 		return err
@@ -71,7 +69,9 @@ func (d *Daemon) up(ctx context.Context, request UpRequest, tell func(Progress))
 	}
 	plan := map[string]step{}
 	for _, spec := range order {
-		plan[string(spec.Name)] = d.startStep(spec, units, again, tell)
+		for _, u := range units[spec.Name] {
+			plan[string(u.id)] = d.startStep(u, spec.DependsOn, units, again, tell)
+		}
 	}
 	if err := walk(ctx, plan); err != nil {
 		return err
@@ -80,29 +80,22 @@ func (d *Daemon) up(ctx context.Context, request UpRequest, tell func(Progress))
 		return nil
 	}
 	for _, spec := range order {
-		if err := units[spec.Name].awaitReady(ctx, host.DependsHealthy); err != nil {
+		if err := awaitAll(ctx, units[spec.Name], host.DependsHealthy); err != nil {
 			return fmt.Errorf("service %s: %w", spec.Name, err)
 		}
 	}
 	return nil
 }
 
-// containerID names the only container of a service.
-func containerID(project host.ProjectName, service host.ServiceName) host.ContainerID {
-	return host.ContainerID(fmt.Sprintf("%s-%s-1", project, service))
+// containerID names an instance of a service.
+func containerID(project host.ProjectName, service host.ServiceName, number int) host.ContainerID {
+	return host.ContainerID(fmt.Sprintf("%s-%s-%d", project, service, number))
 }
 
-// prepare makes or updates the record of a service. A container whose service
+// prepare makes or updates the record of an instance. A container whose service
 // has changed is removed, to be made anew. It returns whether it is new.
-func (d *Daemon) prepare(ctx context.Context, p *host.ProjectSpec, spec host.ServiceSpec, force bool, tell func(Progress)) (*unit, bool, error) {
-	if spec.Scale > 1 {
-		return nil, false, fmt.Errorf("run %d containers: more than one is %w", spec.Scale, host.ErrUnsupported)
-	}
-	img, err := d.supplies.Image(ctx, p, &spec, tell)
-	if err != nil {
-		return nil, false, err
-	}
-	r, err := newRecord(p, spec, img)
+func (d *Daemon) prepare(ctx context.Context, p *host.ProjectSpec, spec host.ServiceSpec, number int, img imageDefaults, force bool, tell func(Progress)) (*unit, bool, error) {
+	r, err := newRecord(p, spec, number, img)
 	if err != nil {
 		return nil, false, err
 	}
@@ -112,7 +105,7 @@ func (d *Daemon) prepare(ctx context.Context, p *host.ProjectSpec, spec host.Ser
 	if u := d.unit(r.ID); u != nil {
 		if old := u.seen(); old.Hash == r.Hash && old.Image.ID == r.Image.ID && !force {
 			return u, false, u.try(func() error {
-				u.record.Spec.DependsOn = spec.DependsOn
+				u.record.Spec.DependsOn, u.record.Spec.Scale = spec.DependsOn, spec.Scale
 				return d.supplies.TakeSecrets(r.ID, &spec) // they are lost with the machine's memory
 			})
 		}
@@ -170,21 +163,20 @@ func (d *Daemon) nameIsFree(r *Record) error {
 	return nil
 }
 
-// startStep is the start of one service behind those that it depends on.
-func (d *Daemon) startStep(spec host.ServiceSpec, units map[host.ServiceName]*unit, again map[host.ServiceName]bool, tell func(Progress)) step {
-	u := units[spec.Name]
+// startStep is the start of one instance behind all of those services that it
+// depends on.
+func (d *Daemon) startStep(u *unit, depends []host.Dependency, units map[host.ServiceName][]*unit, again map[host.ServiceName]bool, tell func(Progress)) step {
 	s := step{}
-	for _, dependency := range spec.DependsOn {
-		s.after = append(s.after, string(dependency.Service))
+	for _, dependency := range depends {
+		for _, other := range units[dependency.Service] {
+			s.after = append(s.after, string(other.id))
+		}
 	}
 	s.do = func(ctx context.Context) error {
 		restart := false
-		for _, dependency := range spec.DependsOn {
-			other := units[dependency.Service]
-			if other == nil {
-				continue // not required, and left out by its profile
-			}
-			if err := other.awaitReady(ctx, dependency.Condition); err != nil {
+		for _, dependency := range depends {
+			// None: not required, and left out by its profile.
+			if err := awaitAll(ctx, units[dependency.Service], dependency.Condition); err != nil {
 				if dependency.Required || ctx.Err() != nil {
 					return fmt.Errorf("start %s: it depends on %s: %w", u.id, dependency.Service, err)
 				}
@@ -213,6 +205,16 @@ func (u *unit) upStart(ctx context.Context, restart bool, tell func(Progress)) e
 		return fmt.Errorf("service %s: %w", u.service, err)
 	}
 	tell(Progress{Subject: string(u.id), What: what, Detail: strings.Join(u.record.Ports, " ")})
+	return nil
+}
+
+// awaitAll waits for a condition of all instances of a service.
+func awaitAll(ctx context.Context, units []*unit, condition host.DependencyCondition) error {
+	for _, u := range units {
+		if err := u.awaitReady(ctx, condition); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

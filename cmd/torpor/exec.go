@@ -24,6 +24,7 @@ func newExecCommand(env *environment) *cobra.Command {
 	var project projectFlags
 	var request daemon.ExecRequest
 	var interactive, tty, noTTY bool
+	var index int
 	cmd := &cobra.Command{
 		Use:   "exec SERVICE COMMAND [ARG...]",
 		Short: "Run a command in a service's container, waking it",
@@ -43,7 +44,10 @@ code is the command's. The service does not sleep while the command runs.`,
 				return fmt.Errorf("give %s a terminal: standard input is none; leave -t out: %w", args[0], host.ErrInvalid)
 			}
 			request.TTY = !noTTY && isTerminal(env.stdin) && isTerminal(env.stdout)
-			line, err := client.Exec(cmd.Context(), services[0].ID, request)
+			if index < 1 || index > len(services) {
+				return fmt.Errorf("find instance %d of %s: it has %d: %w", index, args[0], len(services), host.ErrNotFound)
+			}
+			line, err := client.Exec(cmd.Context(), services[index-1].ID, request)
 			if err != nil {
 				return err
 			}
@@ -54,6 +58,7 @@ code is the command's. The service does not sleep while the command runs.`,
 	project.register(cmd)
 	flags := cmd.Flags()
 	flags.SetInterspersed(false) // what follows the service belongs to its command
+	flags.IntVar(&index, "index", 1, "which instance, of a service that has several")
 	flags.BoolVarP(&interactive, "interactive", "i", true, "pass standard input (always so)")
 	flags.BoolVarP(&tty, "tty", "t", false, "insist on a terminal (there is one wherever there can be)")
 	flags.BoolVarP(&noTTY, "no-tty", "T", false, "no terminal")

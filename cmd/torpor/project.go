@@ -130,32 +130,37 @@ func (f *projectFlags) find(ctx context.Context, env *environment, client *daemo
 		return found, nil
 	}
 	for _, name := range names {
-		s, err := pick(all, project, name)
+		some, err := pick(all, project, name)
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, s)
+		found = append(found, some...)
 	}
 	return found, nil
 }
 
-func pick(all []daemon.ServiceStatus, project host.ProjectName, name string) (daemon.ServiceStatus, error) {
-	var matches []daemon.ServiceStatus
+// pick returns the instances that a name means: of a service all, of a
+// container that one.
+func pick(all []daemon.ServiceStatus, project host.ProjectName, name string) ([]daemon.ServiceStatus, error) {
+	var here, elsewhere []daemon.ServiceStatus
+	projects := map[host.ProjectName]bool{}
 	for _, s := range all {
 		switch {
-		case s.Project == project && string(s.Service) == name:
-			return s, nil
-		case string(s.ID) == name, s.Name == name, string(s.Project)+"/"+string(s.Service) == name:
-			return s, nil
+		case string(s.ID) == name, s.Name == name:
+			return []daemon.ServiceStatus{s}, nil
+		case s.Project == project && string(s.Service) == name, string(s.Project)+"/"+string(s.Service) == name:
+			here = append(here, s)
 		case project == "" && string(s.Service) == name:
-			matches = append(matches, s)
+			elsewhere, projects[s.Project] = append(elsewhere, s), true
 		}
 	}
-	switch len(matches) {
-	case 1:
-		return matches[0], nil
-	case 0:
-		return daemon.ServiceStatus{}, fmt.Errorf("find service %s: %w; torpor ps -a lists what there is", name, host.ErrNotFound)
+	switch {
+	case len(here) > 0:
+		return here, nil
+	case len(projects) == 1:
+		return elsewhere, nil
+	case len(projects) == 0:
+		return nil, fmt.Errorf("find service %s: %w; torpor ps -a lists what there is", name, host.ErrNotFound)
 	}
-	return daemon.ServiceStatus{}, fmt.Errorf("find service %s: several projects have it; say PROJECT/%s: %w", name, name, host.ErrInvalid)
+	return nil, fmt.Errorf("find service %s: several projects have it; say PROJECT/%s: %w", name, name, host.ErrInvalid)
 }

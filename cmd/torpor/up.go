@@ -21,6 +21,7 @@ type upCommand struct {
 	at      place
 	project projectFlags
 	request daemon.UpRequest
+	scale   scaleFlag
 	detach  bool
 	asJSON  bool
 }
@@ -37,7 +38,8 @@ as they are; changed ones are made anew.
 Without -d their logs are shown until Ctrl-C, which stops them; a second Ctrl-C
 kills them.`,
 		Example: `  torpor up -d
-  torpor up -f shop/compose.yaml -d web db`,
+  torpor up -f shop/compose.yaml -d web db
+  torpor up -d --scale web=3`,
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args) },
 	}
 	c.at.register(cmd)
@@ -45,6 +47,7 @@ kills them.`,
 	flags := cmd.Flags()
 	flags.BoolVarP(&c.detach, "detach", "d", false, "return when the services are started")
 	flags.BoolVar(&c.request.ForceRecreate, "force-recreate", false, "make every container anew")
+	flags.Var(&c.scale, "scale", "number of instances: SERVICE=N, instead of what the file says")
 	flags.BoolVar(&c.request.NoStart, "no-start", false, "create the services, do not start them")
 	flags.BoolVar(&c.request.RemoveOrphans, "remove-orphans", false, "remove services that are not in the file any more")
 	flags.BoolVar(&c.request.Wait, "wait", false, "wait until every service is healthy; implies -d")
@@ -55,6 +58,9 @@ kills them.`,
 func (c *upCommand) run(ctx context.Context, args []string) error {
 	p, err := c.project.load(ctx, c.env, args)
 	if err != nil {
+		return err
+	}
+	if err := c.scale.apply(p); err != nil {
 		return err
 	}
 	c.request.Project = *p

@@ -26,6 +26,7 @@ type Host struct {
 	state   *state
 	applied bool                   // rules have been set by this process
 	held    map[portKey]heldSocket // sockets that keep other programs off published ports
+	turn    uint64                 // counts answers about names that several have
 }
 
 // Open reads what an earlier Host left; nothing is changed. Errors:

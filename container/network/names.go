@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"torpor/host"
+	"torpor/kernel/netns"
 )
 
 // SetNames says how a container is called on all its networks, beside its
@@ -27,7 +28,10 @@ func (h *Host) SetNames(id host.ContainerID, names ...string) error {
 }
 
 // Peers lists who a container can call by name: all on its networks, itself
-// included, sorted by address, as entries of its hosts file.
+// included, sorted by address, as entries of its hosts file. A name that several
+// have is left to the resolver, which gives them in turn: of a hosts file
+// programs take the first. While the daemon is away such a name is not
+// answered; that of each container is.
 func (h *Host) Peers(id host.ContainerID) []HostEntry {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -36,14 +40,27 @@ func (h *Host) Peers(id host.ContainerID) []HostEntry {
 		if _, on := n.Addresses[id]; !on {
 			continue
 		}
+		owners := h.ownersLocked(n)
 		for peer, a := range n.Addresses {
-			if names := h.namesLocked(n, peer); len(names) > 0 {
+			names := slices.DeleteFunc(h.namesLocked(n, peer), func(name string) bool { return owners[strings.ToLower(name)] > 1 })
+			if len(names) > 0 {
 				entries = append(entries, HostEntry{Address: a, Names: names})
 			}
 		}
 	}
 	slices.SortFunc(entries, func(x, y HostEntry) int { return x.Address.Compare(y.Address) })
 	return entries
+}
+
+// ownersLocked counts how many containers on a network have each name.
+func (h *Host) ownersLocked(n *network) map[string]int {
+	owners := map[string]int{}
+	for id := range n.Addresses {
+		for _, name := range h.namesLocked(n, id) {
+			owners[strings.ToLower(name)]++
+		}
+	}
+	return owners
 }
 
 // namesLocked are a container's names on a network.
@@ -87,24 +104,38 @@ func (h *Host) askerLocked(from netip.Addr) asker {
 }
 
 // lookup finds the addresses of a name, without a dot at its end, for whoever
-// has the address from. A name may be followed by its network's.
+// has the address from. A name may be followed by its network's. Of several,
+// those that are attached are given, another one first each time.
 func (h *Host) lookup(from netip.Addr, name string) (found []netip.Addr, who asker) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	who = h.askerLocked(from)
+	ids := map[netip.Addr]host.ContainerID{}
 	for _, network := range who.networks {
 		n := h.state.Networks[network]
 		for id, a := range n.Addresses {
 			for _, known := range h.namesLocked(n, id) {
 				if strings.EqualFold(name, known) || strings.EqualFold(name, known+"."+network) {
-					found = append(found, a)
+					found, ids[a] = append(found, a), id
 					break
 				}
 			}
 		}
 	}
 	slices.SortFunc(found, netip.Addr.Compare)
-	return found, who
+	if len(found) < 2 {
+		return found, who
+	}
+	attached := slices.DeleteFunc(slices.Clone(found), func(a netip.Addr) bool {
+		there, err := netns.Exists(h.NamespacePath(ids[a]))
+		return err != nil || !there
+	})
+	if len(attached) > 0 {
+		found = attached
+	}
+	h.turn++
+	first := int(h.turn % uint64(len(found)))
+	return slices.Concat(found[first:], found[:first]), who
 }
 
 // reverse finds the name of an address.

@@ -277,16 +277,22 @@ type service struct {
 	ReadyStart      time.Duration `json:"ready_start_ns"`
 }
 
-// ps returns the services of the project.
-func (m *machine) ps() map[string]service {
+// all lists the containers of the project.
+func (m *machine) all() []service {
 	m.t.Helper()
 	var all []service
 	out := m.must("ps", "-a", "--json")
 	if err := json.Unmarshal([]byte(out), &all); err != nil {
 		m.t.Fatalf("ps --json: %v\n%s", err, out)
 	}
+	return all
+}
+
+// ps returns the services of the project.
+func (m *machine) ps() map[string]service {
+	m.t.Helper()
 	byName := map[string]service{}
-	for _, s := range all {
+	for _, s := range m.all() {
 		byName[s.Service] = s
 	}
 	return byName
