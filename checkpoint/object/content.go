@@ -127,7 +127,7 @@ func (m *maker) makeContent(c *ContentSpec) (err error) {
 		if s.Same >= 0 || s.Kind != KindContent || s.Content.ID != c.ID {
 			continue
 		}
-		if m.fds[i], err = m.root.Reopen(base, s.Flags|syscall.O_NONBLOCK); err != nil {
+		if m.fds[i], err = m.root.Reopen(base, s.openFlags()); err != nil {
 			return err
 		}
 		if s.Flags&openfile.OpenPath != 0 {

@@ -99,10 +99,11 @@ func (d *describer) run() error {
 		return err
 	}
 	for i := range d.specs {
+		describe := d.describe
 		if d.specs[i].Same >= 0 {
-			continue
+			describe = d.describeLocks // a process may hold one by any of its descriptors
 		}
-		if err := d.describe(i); err != nil {
+		if err := describe(i); err != nil {
 			return fmt.Errorf("describe %s %s: %w", d.open[i].Target, d.open[i].where(), err)
 		}
 	}
@@ -257,14 +258,15 @@ func (d *describer) describeLocks(i int) error {
 	}
 	for _, l := range locks {
 		switch {
+		case l.Kind == openfile.LockPOSIX:
+			d.refuse(i, "a record lock on %s", o.Target)
+		case s.Same >= 0: // noted with the first
 		case l.Kind == openfile.LockFlock && l.Write:
 			s.FlockMode = syscall.LOCK_EX
 		case l.Kind == openfile.LockFlock:
 			s.FlockMode = syscall.LOCK_SH
 		case l.Kind == openfile.LockRange:
 			s.Ranges = append(s.Ranges, RangeSpec{Start: l.Start, End: l.End, Write: l.Write})
-		case l.Kind == openfile.LockPOSIX:
-			d.refuse(i, "a record lock on %s", o.Target)
 		case l.Kind == openfile.LockLease:
 			d.refuse(i, "a lease on %s", o.Target)
 		default:

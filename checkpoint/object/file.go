@@ -130,7 +130,7 @@ func (m *maker) makeFile(s *Spec) (fd int, err error) {
 	case s.Flags&openfile.OpenPath != 0:
 		return m.root.Open(s.File.Path, s.Flags, 0)
 	case kind == syscall.S_IFREG, kind == syscall.S_IFDIR, kind == syscall.S_IFCHR && plainDevices[deviceOf(&st)]:
-		fd, err = m.root.Reopen(found, s.Flags|syscall.O_NONBLOCK)
+		fd, err = m.root.Reopen(found, s.openFlags())
 	case kind == syscall.S_IFIFO:
 		fd, err = m.openNamedPipe(found, s)
 	default:
@@ -146,9 +146,13 @@ func (m *maker) makeFile(s *Spec) (fd int, err error) {
 	return fd, nil
 }
 
-// place gives a file that was opened with O_NONBLOCK its flags and offset.
+// openFlags are those to open with, so that nothing waits. O_ASYNC has to be set
+// afterwards to mean anything.
+func (s *Spec) openFlags() int { return s.Flags&^syscall.O_ASYNC | syscall.O_NONBLOCK }
+
+// place gives a file that was opened with openFlags its flags and offset.
 func (s *Spec) place(fd int, offset int64) error {
-	if s.Flags&syscall.O_NONBLOCK == 0 {
+	if s.Flags&(syscall.O_NONBLOCK|syscall.O_ASYNC) != syscall.O_NONBLOCK {
 		if err := openfile.SetFlags(fd, s.Flags); err != nil {
 			return err
 		}

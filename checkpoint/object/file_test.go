@@ -266,3 +266,30 @@ func TestSameByKcmp(t *testing.T) {
 		}
 	}
 }
+
+// TestOverlay has files of an overlay, as root file systems are.
+func TestOverlay(t *testing.T) {
+	tr := newTransfer(t)
+	program := tr.from.openPath("/over/program", unix.O_RDONLY)
+	mapped, err := unix.Mmap(program, 0, 7, unix.PROT_READ, unix.MAP_PRIVATE)
+	check(t, err)
+	tr.add(program)
+	tr.addUse(openMapping(t, "/over/program", unix.O_RDONLY), UseMapped)
+	check(t, unix.Munmap(mapped))
+	deleted := tr.from.openPath("/over/temp", unix.O_RDWR|unix.O_CREAT)
+	write(t, deleted, "temp")
+	tr.from.do(func() error { return unix.Unlink("/over/temp") })
+	tr.add(deleted)
+	tr.describe()
+	for i, want := range []Kind{KindFile, KindFile, KindContent} {
+		if s := &tr.specs[i]; s.Kind != want || want == KindFile && (s.File.Path != "/over/program" || !s.File.Fixed) {
+			t.Errorf("open file %d is described as %s %+v", i, s.Kind, s.File)
+		}
+	}
+	tr.to = newScratch(t)
+	for i := range 2 {
+		check(t, os.Chtimes(filepath.Join(tr.to.root, "lower", "program"), time.Time{}, tr.specs[i].File.ModTime))
+	}
+	tr.make()
+	wantRead(t, tr.fds[1], "program")
+}

@@ -154,10 +154,11 @@ func (m *maker) reset(i int) error {
 			return err
 		}
 	}
-	if err := s.Options.Readdressed(m.readdressed).Set(m.fds[i], socket.AfterBind); err != nil {
+	if err := m.resetter.Reset(m.fds[i], s.Domain); err != nil {
 		return err
 	}
-	if err := m.resetter.Reset(m.fds[i], s.Domain); err != nil {
+	options := s.Options.Readdressed(m.readdressed)
+	if err := errors.Join(options.Set(m.fds[i], socket.Again), options.Set(m.fds[i], socket.AfterBind)); err != nil {
 		return err
 	}
 	if s.Shutdown != 0 {

@@ -7,12 +7,14 @@ import (
 	"strings"
 	"testing"
 
+	"torpor/internal/kerneltest"
 	"torpor/kernel/proc"
 )
 
 // startInside starts a process in the container and returns its pid there.
 func startInside(t *testing.T, c *scratch) string {
 	t.Helper()
+	kerneltest.Require(t, kerneltest.Program("nsenter"))
 	cmd := exec.Command("nsenter", "--target", fmt.Sprint(c.PID), "--pid", "sleep", "1000")
 	check(t, cmd.Start())
 	t.Cleanup(func() {

@@ -118,7 +118,7 @@ func (d *describer) describeNamedPipe(i int) error {
 
 // openNamedPipe opens one without waiting for its other end.
 func (m *maker) openNamedPipe(found int, s *Spec) (int, error) {
-	fd, err := m.root.Reopen(found, s.Flags|syscall.O_NONBLOCK)
+	fd, err := m.root.Reopen(found, s.openFlags())
 	if !errors.Is(err, syscall.ENXIO) {
 		return fd, err
 	}
@@ -128,7 +128,7 @@ func (m *maker) openNamedPipe(found int, s *Spec) (int, error) {
 		return -1, err
 	}
 	defer syscall.Close(reader)
-	return m.root.Reopen(found, s.Flags|syscall.O_NONBLOCK)
+	return m.root.Reopen(found, s.openFlags())
 }
 
 // makePipe makes a pipe with all of its ends; s is the first of them.

@@ -79,10 +79,16 @@ func scratchInit(root string) error {
 	steps := []func() error{
 		func() error { return unix.Mount("", "/", "", unix.MS_PRIVATE|unix.MS_REC, "") },
 		func() error { return unix.Mount(root, root, "", unix.MS_BIND, "") },
-		func() error { return makeDirs(root, "proc", "tmp", "dev", "dev/shm", "data", "old") },
+		func() error {
+			return makeDirs(root, "proc", "tmp", "dev", "dev/shm", "data", "old", "lower", "upper", "work", "over")
+		},
 		func() error { return unix.Mount("proc", root+"/proc", "proc", 0, "") },
 		func() error { return unix.Mount("shm", root+"/dev/shm", "tmpfs", 0, "") },
 		func() error { return makeDevices(root + "/dev") },
+		func() error { return os.WriteFile(root+"/lower/program", []byte("program"), 0o755) },
+		func() error {
+			return unix.Mount("over", root+"/over", "overlay", 0, fmt.Sprintf("lowerdir=%[1]s/lower,upperdir=%[1]s/upper,workdir=%[1]s/work", root))
+		},
 		func() error { return unix.PivotRoot(root, root+"/old") },
 		func() error { return unix.Chdir("/") },
 		func() error { return unix.Unmount("/old", unix.MNT_DETACH) },
@@ -236,13 +242,18 @@ func (tr *transfer) make() {
 func (tr *transfer) refused(words ...string) {
 	tr.t.Helper()
 	_, err := Describe(tr.from.Container, tr.dir, tr.open)
+	wantRefusal(tr.t, err, words...)
+}
+
+func wantRefusal(t testing.TB, err error, words ...string) {
+	t.Helper()
 	var refusal *host.Refusal
 	if !errors.As(err, &refusal) {
-		tr.t.Fatalf("describe: %v, want a refusal of %q", err, words)
+		t.Fatalf("describe: %v, want a refusal of %q", err, words)
 	}
 	for _, w := range words {
 		if !strings.Contains(refusal.Error(), w) {
-			tr.t.Errorf("refusal %q does not say %q", refusal, w)
+			t.Errorf("refusal %q does not say %q", refusal, w)
 		}
 	}
 }

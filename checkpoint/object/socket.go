@@ -156,11 +156,14 @@ func (m *maker) makeSocket(i int) (err error) {
 	if m.fds[i], err = socket.New(s.kind()); err != nil {
 		return err
 	}
+	if s.State == SocketReset {
+		return nil // its options could be in the way
+	}
 	fd, options := m.fds[i], s.Options.Readdressed(m.readdressed)
 	if err := options.Set(fd, socket.BeforeBind); err != nil {
 		return err
 	}
-	if s.kind().Internet() && (m.mutual(i) || s.State == SocketReset) {
+	if m.mutual(i) {
 		return nil
 	}
 	if err := m.bind(fd, s); err != nil {

@@ -43,6 +43,10 @@ func (d *socketDescriber) unix(i int, s *SocketSpec) error {
 // socketFile describes the file that a socket is bound to.
 func (d *socketDescriber) socketFile(i int, s *SocketSpec, inode uint32) error {
 	full := string(s.Name)
+	if s.Name[0] == '@' {
+		d.refuse(i, "a Unix socket whose path begins with @")
+		return nil
+	}
 	if !path.IsAbs(full) {
 		directory, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", d.open[i].PID))
 		if err != nil {
@@ -143,12 +147,21 @@ func (s *SocketSpec) bindName(fd int) error {
 	if s.File == nil {
 		return socket.BindName(fd, s.Name)
 	}
-	if s.Directory != "" {
-		if err := syscall.Chdir(s.Directory); err != nil {
-			return fmt.Errorf("bind socket to %s in %s: %w", s.Name, s.Directory, err)
-		}
-		defer syscall.Chdir("/")
+	return s.within(func() error { return s.bindFile(fd) })
+}
+
+// within runs f where the socket's path leads to its file.
+func (s *SocketSpec) within(f func() error) error {
+	if s.Directory == "" {
+		return f()
 	}
+	if err := syscall.Chdir(s.Directory); err != nil {
+		return fmt.Errorf("go to the directory of socket %s: %w", s.Name, err)
+	}
+	return errors.Join(f(), syscall.Chdir("/"))
+}
+
+func (s *SocketSpec) bindFile(fd int) error {
 	name := string(s.Name)
 	var st syscall.Stat_t
 	err := syscall.Lstat(name, &st)
@@ -184,7 +197,8 @@ func (m *maker) connectUnix(i int) error {
 	case s.State != SocketConnected:
 		return nil
 	case !m.mutual(i):
-		return socket.ConnectName(m.fds[i], m.specs[s.Peer].Socket.Name)
+		peer := m.specs[s.Peer].Socket
+		return peer.within(func() error { return socket.ConnectName(m.fds[i], peer.Name) })
 	case s.Peer < i:
 		return nil
 	}
@@ -221,13 +235,7 @@ func (m *maker) sendFromNobody(i int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, syscall.Close(sender)) }()
-	if s.Directory != "" {
-		if err := syscall.Chdir(s.Directory); err != nil {
-			return fmt.Errorf("connect to %s in %s: %w", s.Name, s.Directory, err)
-		}
-		defer syscall.Chdir("/")
-	}
-	if err := socket.ConnectName(sender, s.Name); err != nil {
+	if err := s.within(func() error { return socket.ConnectName(sender, s.Name) }); err != nil {
 		return err
 	}
 	return socket.Send(sender, s.Type, s.Unread)

@@ -73,7 +73,7 @@ var known = slices.Concat(
 	},
 	ints(unix.IPPROTO_IP, BeforeBind, unix.IP_FREEBIND, unix.IP_TRANSPARENT, unix.IP_BIND_ADDRESS_NO_PORT, ipLocalPortRange),
 	ints(unix.IPPROTO_IP, AfterBind, unix.IP_TOS, unix.IP_TTL, unix.IP_RECVOPTS, unix.IP_RETOPTS, unix.IP_PKTINFO, unix.IP_MTU_DISCOVER,
-		unix.IP_RECVERR, unix.IP_RECVTTL, unix.IP_RECVTOS, unix.IP_RECVORIGDSTADDR, unix.IP_MINTTL, unix.IP_NODEFRAG, unix.IP_CHECKSUM,
+		unix.IP_RECVERR, unix.IP_RECVTTL, unix.IP_RECVTOS, unix.IP_RECVORIGDSTADDR, unix.IP_MINTTL, unix.IP_CHECKSUM,
 		unix.IP_RECVFRAGSIZE, ipRecvErrRFC4884, unix.IP_MULTICAST_TTL, unix.IP_MULTICAST_LOOP, unix.IP_MULTICAST_ALL, unix.IP_UNICAST_IF),
 	[]knownOption{{unix.IPPROTO_IP, unix.IP_MULTICAST_IF, intBytes, AfterBind, false}},
 	ints(unix.IPPROTO_IPV6, BeforeBind, unix.IPV6_V6ONLY, unix.IPV6_FREEBIND, unix.IPV6_TRANSPARENT),
@@ -113,8 +113,29 @@ func ints(level int, phase Phase, names ...int) []knownOption {
 	return all
 }
 
-// applies reports whether sockets of the kind have options of the level.
+// datagrams are those that streams show and do not take.
+var datagrams = map[int][]int{
+	unix.IPPROTO_IP:   {unix.IP_MULTICAST_TTL, unix.IP_MULTICAST_LOOP, unix.IP_MULTICAST_IF, unix.IP_MULTICAST_ALL, unix.IP_RECVFRAGSIZE},
+	unix.IPPROTO_IPV6: {unix.IPV6_MULTICAST_HOPS, unix.IPV6_MULTICAST_LOOP, unix.IPV6_MULTICAST_IF, ipv6MulticastAll},
+}
+
+// singlePath are those of all sockets that MPTCP does not take.
+var singlePath = []int{unix.SO_OOBINLINE, unix.SO_MAX_PACING_RATE, unix.SO_ZEROCOPY}
+
+// multipath are those of other levels that MPTCP takes; see mptcp_setsockopt of
+// net/mptcp.
+var multipath = map[int][]int{
+	unix.IPPROTO_IP:   {unix.IP_TOS, unix.IP_FREEBIND, unix.IP_TRANSPARENT, unix.IP_BIND_ADDRESS_NO_PORT, ipLocalPortRange},
+	unix.IPPROTO_IPV6: {unix.IPV6_V6ONLY, unix.IPV6_FREEBIND, unix.IPV6_TRANSPARENT},
+	unix.IPPROTO_TCP: {unix.TCP_NODELAY, unix.TCP_CORK, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.TCP_DEFER_ACCEPT,
+		unix.TCP_CONGESTION, unix.TCP_FASTOPEN, unix.TCP_FASTOPEN_CONNECT, unix.TCP_NOTSENT_LOWAT, unix.TCP_MAXSEG},
+}
+
+// applies reports whether sockets of the kind take the option.
 func (o knownOption) applies(k Kind) bool {
+	if k.Type == Stream && slices.Contains(datagrams[o.level], o.name) || k.Protocol == MPTCP && !o.takenByMPTCP() {
+		return false
+	}
 	switch o.level {
 	case unix.IPPROTO_IP:
 		return k.Internet()
@@ -127,7 +148,14 @@ func (o knownOption) applies(k Kind) bool {
 	case unix.SOL_NETLINK:
 		return k.Domain == Netlink
 	}
-	return true
+	return o.name != unix.SO_ZEROCOPY || k.Internet()
+}
+
+func (o knownOption) takenByMPTCP() bool {
+	if o.level == unix.SOL_SOCKET {
+		return !slices.Contains(singlePath, o.name)
+	}
+	return slices.Contains(multipath[o.level], o.name)
 }
 
 // Options are what a socket's options are. Defaults are the Options of a fresh
