@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"torpor/checkpoint/object"
+	"torpor/checkpoint/unique"
 	"torpor/host"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
@@ -69,6 +70,8 @@ func exampleReady() *Spec {
 	p.Descriptors[1].Events = []EventSpec{{FD: 0, Events: 1, Data: 7}}
 	s.Pages = 5
 	s.Ready = &ReadySpec{CPU: "00ff", Addresses: []netip.Addr{netip.MustParseAddr("10.88.0.2")}, Subject: json.RawMessage(`{"image":"x"}`)}
+	s.Ready.Random = []unique.Spec{{Places: []unique.Place{{Kind: unique.KindBytes, Addr: 0x500000, LenBytes: 16}}, Shared: []string{"a hash seed"}}, {}}
+	s.Ready.Sums = []SumSpec{{File: PagesName, Offset: 4096, LenBytes: 8192, Hash: 1 << 63}}
 	for i := range 5 {
 		s.Ready.Objects = append(s.Ready.Objects, object.Spec{Kind: object.KindFile, Same: -1, Flags: i & 1, File: &object.FileSpec{Path: "/etc/x", OffsetBytes: 3}})
 	}

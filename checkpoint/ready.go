@@ -14,6 +14,7 @@ import (
 
 	"torpor/checkpoint/files"
 	"torpor/checkpoint/object"
+	"torpor/checkpoint/unique"
 	"torpor/host"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
@@ -88,6 +89,7 @@ func (d *dump) runReady() (err error) {
 		{"slots", d.assign},
 		{"write", d.write},
 		{"objects", d.describe},
+		{"random", d.findRandom},
 		{"files", d.recordFiles},
 	})
 	return errors.Join(err, d.tree.release())
@@ -115,6 +117,25 @@ func (d *dump) describe() error {
 	d.spec.Ready = &ReadySpec{CPU: cpu, Segments: segments, Clocks: clocks, Objects: objects, Addresses: d.ready.Addresses, Subject: d.ready.Subject, ColdStart: d.ready.ColdStart}
 	d.spec.Pages, d.spec.Parked = Slot(len(objects)), len(objects)+1
 	return d.registrations()
+}
+
+// findRandom finds the random state of every process.
+func (d *dump) findRandom() error {
+	for i, p := range d.tree.processes {
+		var vmas []proc.VMA
+		for _, m := range d.mappings {
+			if m.spec.process == i {
+				vmas = append(vmas, *m.vma)
+			}
+		}
+		memory := proc.OpenMemory(p.pid)
+		found, err := unique.Find(p.pid, vmas, memory)
+		if err := errors.Join(err, memory.Close()); err != nil {
+			return err
+		}
+		d.spec.Ready.Random = append(d.spec.Ready.Random, *found)
+	}
+	return nil
 }
 
 // segments are the ids of the System V shared memory that the tree has
@@ -433,6 +454,9 @@ func (r *ReadySpec) validate(s *Spec) error {
 	if len(r.Objects)+1 != s.Parked || int(s.Pages) != len(r.Objects) {
 		return fmt.Errorf("load checkpoint: %d objects for %d descriptors: %w", len(r.Objects), s.Parked, host.ErrCorrupt)
 	}
+	if len(r.Random) != 0 && len(r.Random) != len(s.Processes) {
+		return fmt.Errorf("load checkpoint: random state of %d processes: %w", len(r.Random), host.ErrCorrupt)
+	}
 	return object.Validate(r.Objects)
 }
 
@@ -448,4 +472,14 @@ func (r *ReadySpec) ResetPeers() []string {
 }
 
 // Shared names, for people, the random state that all instances have in common.
-func (r *ReadySpec) Shared() []string { return nil }
+func (r *ReadySpec) Shared() []string {
+	var shared []string
+	for _, s := range r.Random {
+		for _, words := range s.Shared {
+			if !slices.Contains(shared, words) {
+				shared = append(shared, words)
+			}
+		}
+	}
+	return shared
+}

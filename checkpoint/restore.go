@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"torpor/checkpoint/unique"
 	"torpor/host"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
@@ -289,7 +290,26 @@ func innerID(tid int) (int, error) {
 
 // renew gives every process random state of its own, in a restore that is not
 // the only one of its checkpoint.
-func (r *restore) renew() error { return nil }
+func (r *restore) renew() error {
+	if r.Spec.Ready == nil {
+		return nil
+	}
+	for i := range r.Spec.Ready.Random {
+		if err := r.renewProcess(&r.Spec.Processes[i], &r.Spec.Ready.Random[i], r.report.PIDs[i]); err != nil {
+			return fmt.Errorf("process %d: %w", r.Spec.Processes[i].PID, err)
+		}
+	}
+	return nil
+}
+
+func (r *restore) renewProcess(p *ProcessSpec, random *unique.Spec, pid int) error {
+	process := &unique.Process{Memory: proc.OpenMemory(pid), Insn: p.Call}
+	for j := range p.Threads {
+		thread := &p.Threads[j]
+		process.Threads = append(process.Threads, unique.Thread{TID: r.byInner[thread.TID].tid, Regs: &thread.Regs})
+	}
+	return errors.Join(random.Renew(process), process.Memory.Close())
+}
 
 // set gives a task its thread's state, and looks at it again if asked.
 func (t *restoredTask) set(thread *ThreadSpec, verify bool) error {

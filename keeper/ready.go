@@ -117,7 +117,7 @@ func (s *service) makeReady(r ReadyRequest) (any, error) {
 		return nil, err
 	}
 	report := &ReadyReport{WrittenBytes: d.WrittenBytes, Phases: d.Phases}
-	for _, phase := range []string{"freeze", "quiet", "collect", "slots", "write", "objects", "files"} {
+	for _, phase := range []string{"freeze", "quiet", "collect", "slots", "write", "objects", "random", "files"} {
 		report.Paused += d.Phases[phase]
 	}
 	return report, nil

@@ -1,0 +1,2 @@
+// Package unique renews random state.
+package unique
