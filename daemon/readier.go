@@ -127,7 +127,14 @@ func (r *readier) try(ctx context.Context, o ReadyOptions) (waiting string, err 
 	if err != nil || report.Waiting != "" || o.Look {
 		return report.Waiting, err
 	}
-	r.unit.event(host.EventCheckpoint, "", map[string]string{"written_kb": fmt.Sprint(report.WrittenBytes >> 10), "paused_ms": fmt.Sprint(report.Paused.Milliseconds())})
+	var notes []string
+	for _, peer := range report.Reset {
+		notes = append(notes, "restores lose the connection with "+peer)
+	}
+	for _, words := range report.Shared {
+		notes = append(notes, "instances share "+words)
+	}
+	r.unit.event(host.EventCheckpoint, strings.Join(notes, "; "), map[string]string{"written_kb": fmt.Sprint(report.WrittenBytes >> 10), "paused_ms": fmt.Sprint(report.Paused.Milliseconds())})
 	return "", nil
 }
 

@@ -190,7 +190,7 @@ func (b *builder) MakeFromReady(ctx context.Context, r *Record) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	r.ColdStart = spec.Ready.ColdStart
+	r.ColdStart, r.Shared = spec.Ready.ColdStart, spec.Ready.Shared()
 	if r.prefersCold(r.ColdStart) {
 		return 0, errColdIsFaster
 	}

@@ -38,6 +38,7 @@ type Record struct {
 	Restarts    int           `json:"restarts"`                 // in a row
 	ReadyStart  time.Duration `json:"ready_start_ns,omitempty"` // how long the last start from a ready checkpoint took
 	ColdStart   time.Duration `json:"cold_start_ns,omitempty"`  // and the last cold one, until it was ready
+	Shared      []string      `json:"shared,omitempty"`         // random state that it shares with other instances
 	ColdChoices int           `json:"cold_choices,omitempty"`   // cold starts since, because they are faster
 	Health      health        `json:"health,omitempty"`
 }

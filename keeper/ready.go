@@ -36,7 +36,9 @@ type ReadyRequest struct {
 type ReadyReport struct {
 	Waiting      string                   `json:"waiting,omitempty"` // why there is no checkpoint yet: ask again
 	WrittenBytes int64                    `json:"written_bytes"`
-	Paused       time.Duration            `json:"paused_ns"` // how long the service was stopped
+	Reset        []string                 `json:"reset,omitempty"`  // peers whose connections a restore loses
+	Shared       []string                 `json:"shared,omitempty"` // random state that all restores have in common
+	Paused       time.Duration            `json:"paused_ns"`        // how long the service was stopped
 	Phases       map[string]time.Duration `json:"phases_ns"`
 }
 
@@ -116,7 +118,8 @@ func (s *service) makeReady(r ReadyRequest) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	report := &ReadyReport{WrittenBytes: d.WrittenBytes, Phases: d.Phases}
+	ready := d.Spec.Ready
+	report := &ReadyReport{WrittenBytes: d.WrittenBytes, Phases: d.Phases, Reset: ready.ResetPeers(), Shared: ready.Shared()}
 	for _, phase := range []string{"freeze", "quiet", "collect", "slots", "write", "objects", "random", "files"} {
 		report.Paused += d.Phases[phase]
 	}

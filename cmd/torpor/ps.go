@@ -75,7 +75,21 @@ func describe(s daemon.ServiceStatus) string {
 	case s.Reason != "":
 		text += " (" + s.Reason + ")"
 	}
+	if len(s.Shared) > 0 {
+		text += "; shares random state with other instances: " + strings.Join(s.Shared, ", ") + " (checkpoint: never is the way out)"
+	}
 	return text
+}
+
+// starts says how long a cold start took and one from the ready checkpoint.
+func starts(s daemon.ServiceStatus) string {
+	if s.ColdStart == 0 {
+		return "-"
+	}
+	if s.ReadyStart == 0 {
+		return ms(s.ColdStart) + " ms / -"
+	}
+	return fmt.Sprintf("%s ms / %s ms", ms(s.ColdStart), ms(s.ReadyStart))
 }
 
 func lastWake(s daemon.ServiceStatus) string {
@@ -102,10 +116,10 @@ func newStatsCommand(env *environment) *cobra.Command {
 				return json.NewEncoder(env.stdout).Encode(services)
 			}
 			table := tabwriter.NewWriter(env.stdout, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(table, "NAME\tSTATE\tMEMORY\tRETURNED\tSLEEPS\tLAST SLEEP\tLAST WAKE\tWOKEN BY")
+			fmt.Fprintln(table, "NAME\tSTATE\tMEMORY\tRETURNED\tSLEEPS\tLAST SLEEP\tLAST WAKE\tWOKEN BY\tCOLD START / FROM CHECKPOINT")
 			for _, s := range services {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s ms\t%s\t%s\n", s.ID, s.State, units.BytesSize(float64(s.MemoryBytes)),
-					units.BytesSize(float64(s.ReturnedBytes)), s.Cycles, ms(s.LastSleep), lastWake(s), s.LastWakeReason)
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s ms\t%s\t%s\t%s\n", s.ID, s.State, units.BytesSize(float64(s.MemoryBytes)),
+					units.BytesSize(float64(s.ReturnedBytes)), s.Cycles, ms(s.LastSleep), lastWake(s), s.LastWakeReason, starts(s))
 			}
 			return table.Flush()
 		},

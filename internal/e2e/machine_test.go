@@ -275,6 +275,7 @@ type service struct {
 	Restarts        int           `json:"restarts"`
 	ColdStart       time.Duration `json:"cold_start_ns"`
 	ReadyStart      time.Duration `json:"ready_start_ns"`
+	Shared          []string      `json:"shared"`
 }
 
 // all lists the containers of the project.

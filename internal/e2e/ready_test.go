@@ -16,7 +16,8 @@ import (
 // readyProgram takes a while to start, says when, and tells of itself: when it
 // was started, how many requests it has had, and what its hooks were.
 const readyProgram = `
-import http.server, os, sys, time
+import http.server, os, random, ssl, sys, time
+random.random(), ssl.RAND_bytes(1)
 heap = os.urandom(1 << 20) * 20
 time.sleep(0.5)
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -31,7 +32,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os._exit(3)
         Handler.count += 1
         answers = {"/count": Handler.count, "/started": started, "/hooks": " ".join(Handler.hooks), "/name": os.uname().nodename,
-                   "/clock": time.monotonic_ns(), "/wall": time.time_ns()}
+                   "/clock": time.monotonic_ns(), "/wall": time.time_ns(),
+                   "/random": "%s %s" % (random.getrandbits(64), ssl.RAND_bytes(8).hex())}
         self.answer(str(answers.get(self.path, "ok")))
     def answer(self, text, code=200):
         body = text.encode() + b"\n"

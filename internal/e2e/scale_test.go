@@ -112,16 +112,23 @@ func TestClone(t *testing.T) {
 	started := c.get("/started")
 	m.must("clone", "web", "4")
 	want := []string{"web-1", "web-2", "web-3", "web-4", "web-5"}
-	addresses := map[string]bool{}
+	addresses, random := map[string]bool{}, map[string]bool{}
 	for id, s := range m.instances() {
 		if !slices.Contains(want, id) || s.State != "awake" || s.Address == "" {
 			t.Errorf("%s is %+v", id, s)
 		}
 		addresses[s.Address] = true
-		m.connect(s.Address+":8000").want("/started", started)
+		clone := m.connect(s.Address + ":8000")
+		clone.want("/started", started)
+		for _, number := range strings.Fields(clone.get("/random")) {
+			random[number] = true
+		}
 	}
-	if len(addresses) != 5 {
-		t.Errorf("addresses are %v", addresses)
+	if len(addresses) != 5 || len(random) != 2*5 {
+		t.Errorf("addresses are %v, random numbers %v", addresses, random)
+	}
+	if shared := m.instances()["web-5"].Shared; len(shared) != 1 || !strings.Contains(shared[0], "hash") {
+		t.Errorf("it shares %v", shared)
 	}
 	if names := m.names(port, 20); !slices.Equal(names, []string{"web", "web-2", "web-3", "web-4", "web-5"}) {
 		t.Errorf("answers came from %v", names)
