@@ -160,6 +160,16 @@ func (d *describer) repeat() {
 	}
 }
 
+// refusedSystems are file systems whose files can not be made again.
+var refusedSystems = map[openfile.FileSystem]string{
+	openfile.Pidfs:     "a pidfd",
+	openfile.Mqueue:    "a POSIX message queue",
+	openfile.Secretmem: "secret memory",
+	openfile.Hugetlbfs: "huge pages of hugetlbfs",
+}
+
+// describe describes the first of those that are the same open file, but for
+// sockets, whose turn comes when all are known.
 func (d *describer) describe(i int) error {
 	o, s := &d.open[i], &d.specs[i]
 	if err := syscall.Fstat(o.FD, &d.stats[i]); err != nil {
@@ -186,21 +196,12 @@ func (d *describer) describe(i int) error {
 	if err != nil {
 		return err
 	}
-	switch system {
-	case openfile.Nsfs:
+	if what, ok := refusedSystems[system]; ok {
+		d.refuse(i, "%s", what)
+		return nil
+	}
+	if system == openfile.Nsfs {
 		return d.describeNamespace(i)
-	case openfile.Pidfs:
-		d.refuse(i, "a pidfd")
-		return nil
-	case openfile.Mqueue:
-		d.refuse(i, "a POSIX message queue")
-		return nil
-	case openfile.Secretmem:
-		d.refuse(i, "secret memory")
-		return nil
-	case openfile.Hugetlbfs:
-		d.refuse(i, "huge pages of hugetlbfs")
-		return nil
 	}
 	switch d.stats[i].Mode & syscall.S_IFMT {
 	case syscall.S_IFSOCK:

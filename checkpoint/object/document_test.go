@@ -72,8 +72,8 @@ func kindValues(n ast.Node) []string {
 	return texts(spec.Values)
 }
 
-// refusalTexts returns what is refused: by refuse, by the table of anonymous
-// objects, by refusedSocket, and as reasons of a host.Refusal.
+// refusalTexts returns what is refused: by refuse, by the tables of anonymous
+// objects and file systems, by refusedSocket, and as reasons of a host.Refusal.
 func refusalTexts(n ast.Node) []string {
 	switch n := n.(type) {
 	case *ast.CallExpr:
@@ -81,7 +81,7 @@ func refusalTexts(n ast.Node) []string {
 			return texts(n.Args[1:2])
 		}
 	case *ast.ValueSpec:
-		if len(n.Names) == 1 && n.Names[0].Name == "refusedAnonymous" {
+		if len(n.Names) == 1 && (n.Names[0].Name == "refusedAnonymous" || n.Names[0].Name == "refusedSystems") {
 			var values []ast.Expr
 			for _, e := range n.Values[0].(*ast.CompositeLit).Elts {
 				values = append(values, e.(*ast.KeyValueExpr).Value)

@@ -63,17 +63,24 @@ func (d *describer) describeFile(i int, system openfile.FileSystem) error {
 		d.refuse(i, "the file %q, whose name is not UTF-8", o.Target)
 		return nil
 	}
+	if kind == syscall.S_IFIFO {
+		return d.describeNamedPipe(i)
+	}
+	return d.describePath(i, system)
+}
+
+// describePath describes a file that its path opens again.
+func (d *describer) describePath(i int, system openfile.FileSystem) (err error) {
+	o, s, st := &d.open[i], &d.specs[i], &d.stats[i]
 	if m := processFile.FindStringSubmatch(o.Target); m != nil && m[1] != "1" && system == openfile.Procfs {
 		d.refuse(i, "%s, a file of process %s", o.Target, m[1])
 		return nil
-	}
-	if kind == syscall.S_IFIFO {
-		return d.describeNamedPipe(i)
 	}
 	s.Kind, s.File = KindFile, &FileSpec{Path: o.Target}
 	if s.Flags&openfile.OpenPath != 0 {
 		return nil
 	}
+	kind := st.Mode & syscall.S_IFMT
 	if kind == syscall.S_IFREG {
 		s.Flags &^= syscall.O_DIRECTORY // a part of O_TMPFILE
 		readOnly := s.Flags&syscall.O_ACCMODE == syscall.O_RDONLY
@@ -82,11 +89,11 @@ func (d *describer) describeFile(i int, system openfile.FileSystem) error {
 		}
 	}
 	if kind == syscall.S_IFREG || kind == syscall.S_IFDIR {
-		if s.File.OffsetBytes, err = syscall.Seek(o.FD, 0, 1); err != nil && !errors.Is(err, syscall.ESPIPE) {
-			return err
+		if s.File.OffsetBytes, err = syscall.Seek(o.FD, 0, 1); errors.Is(err, syscall.ESPIPE) {
+			err = nil
 		}
 	}
-	return nil
+	return err
 }
 
 func modTime(st *syscall.Stat_t) time.Time { return time.Unix(st.Mtim.Unix()).UTC() }

@@ -172,11 +172,13 @@ func TestRefusedFiles(t *testing.T) {
 	check(t, os.Link(filepath.Join(tr.from.root, "data", "moved"), filepath.Join(tr.from.root, "data", "other")))
 	tr.add(tr.from.openPath("/data/moved", unix.O_RDWR))
 	check(t, os.Remove(filepath.Join(tr.from.root, "data", "moved")))
+	check(t, os.WriteFile(filepath.Join(tr.from.root, "data", "\xff"), nil, 0o644))
+	tr.add(tr.from.openPath("/data/\xff", unix.O_RDWR))
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	check(t, err)
 	tr.add(pidfd)
 	tr.refused("the namespace net:[", "the device /dev/tun", "/data/gone, which no path leads to any more (the directory of a process)",
-		"/data/moved, which the container's paths do not lead to", "a pidfd",
+		"/data/moved, which the container's paths do not lead to", "a pidfd", `the file "/data/\xff", whose name is not UTF-8`,
 		fmt.Sprintf("(descriptor %d of process %d)", pidfd, os.Getpid()))
 }
 
@@ -225,7 +227,12 @@ func TestRefusedLocks(t *testing.T) {
 	check(t, err)
 	tr.add(record)
 	tr.add(lease)
-	tr.refused("a record lock on /data/lock", "a lease on /data/lease")
+	whole := tr.from.openPath("/data/lock", unix.O_RDWR)
+	again, err := unix.Dup(whole)
+	check(t, err)
+	tr.add(whole)
+	tr.add(again)
+	tr.refused("a record lock on /data/lock (descriptor "+itoa(record), "a lease on /data/lease")
 }
 
 func TestSignalOfFile(t *testing.T) {

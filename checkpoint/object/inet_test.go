@@ -410,3 +410,61 @@ func TestRefusedSockets(t *testing.T) {
 	}
 	tr.refused(words...)
 }
+
+// TestRefusedSocketState has sockets of usual kinds in unusual states.
+func TestRefusedSocketState(t *testing.T) {
+	tr := newTransfer(t)
+	encapsulating := tr.from.socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	check(t, unix.SetsockoptInt(encapsulating, unix.IPPROTO_UDP, unix.UDP_ENCAP, 2)) // UDP_ENCAP_ESPINUDP
+	tr.add(encapsulating)
+	choosing := tr.from.socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	// struct ip_mreq_source: group, interface, source.
+	request := string([]byte{224, 0, 0, 251, 127, 0, 0, 1, 127, 0, 0, 9})
+	check(t, unix.SetsockoptString(choosing, unix.IPPROTO_IP, unix.IP_ADD_SOURCE_MEMBERSHIP, request))
+	tr.add(choosing)
+	listener := tr.from.listenOn(unix.AF_INET, socket.MPTCP, netip.AddrPortFrom(loopback4, 8020))
+	client := tr.from.socket(unix.AF_INET, unix.SOCK_STREAM, socket.MPTCP)
+	check(t, socket.Connect(client, unix.AF_INET, netip.AddrPortFrom(loopback4, 8020)))
+	server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	check(t, err)
+	for _, fd := range []int{listener, client, server} {
+		tr.add(fd)
+	}
+	foreign, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	check(t, err)
+	tr.add(foreign)
+	tr.refused("a socket of another network namespace (descriptor "+itoa(foreign), "a socket with UDP encapsulation", "a socket with a multicast group from chosen sources", "a connection of MPTCP inside")
+}
+
+// TestTCPInsideReaddressed has a connection between addresses that are others
+// in the second container.
+func TestTCPInsideReaddressed(t *testing.T) {
+	tr := newTransfer(t)
+	was, now := netip.MustParseAddr("10.9.0.2"), netip.MustParseAddr("10.9.0.3")
+	tr.options.Addresses = map[netip.Addr]netip.Addr{was: now}
+	tr.from.addAddress("10.9.0.2/32")
+	listener := tr.from.listenOn(unix.AF_INET6, 0, netip.MustParseAddrPort("[::ffff:10.9.0.2]:8030"))
+	client := tr.from.socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	check(t, socket.Connect(client, unix.AF_INET, netip.AddrPortFrom(was, 8030)))
+	server, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+	check(t, err)
+	write(t, server, "banner")
+	for _, fd := range []int{listener, client, server} {
+		tr.add(fd)
+	}
+	tr.describe()
+	tr.to = newScratch(t)
+	if _, err := Make(tr.to.Container, tr.dir, tr.specs, tr.options); err == nil {
+		t.Error("made on an address that the container has not")
+	} else {
+		wantErrno(t, err, unix.EADDRNOTAVAIL)
+	}
+	tr.to.addAddress("10.9.0.3/32")
+	tr.make()
+	wantRead(t, tr.fds[1], "banner")
+	wantFlow(t, tr.fds[1], tr.fds[2])
+	if peer, err := socket.Peer(tr.fds[1]); err != nil || peer != netip.AddrPortFrom(now, 8030) {
+		t.Errorf("the client's peer is %s, %v", peer, err)
+	}
+	wantDial(t, tr.to, "tcp", "10.9.0.3:8030")
+}

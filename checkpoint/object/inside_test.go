@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"torpor/internal/kerneltest"
 	"torpor/kernel/proc"
@@ -25,6 +26,7 @@ func startInside(t *testing.T, c *scratch) string {
 		children, err := proc.Children(cmd.Process.Pid)
 		check(t, err)
 		if len(children) == 0 {
+			time.Sleep(time.Millisecond)
 			continue
 		}
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", children[0]))

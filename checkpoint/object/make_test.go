@@ -32,11 +32,11 @@ func TestMakeLeavesNothing(t *testing.T) {
 	}
 }
 
-// BenchmarkMake makes the open files of a typical service: 40 files and 10
-// sockets and counters.
-func BenchmarkMake(b *testing.B) {
-	tr := newTransfer(b)
-	c := tr.from
+// addService adds the open files of a typical service: 40 files and 10 sockets
+// and counters.
+func (tr *transfer) addService() {
+	b, c := tr.t, tr.from
+	b.Helper()
 	for i := range 40 {
 		name := "file" + itoa(i)
 		check(b, os.WriteFile(filepath.Join(c.root, "data", name), nil, 0o644))
@@ -56,6 +56,21 @@ func BenchmarkMake(b *testing.B) {
 		check(b, err)
 		tr.add(fd)
 	}
+}
+
+func BenchmarkDescribe(b *testing.B) {
+	tr := newTransfer(b)
+	tr.addService()
+	for b.Loop() {
+		_, err := Describe(tr.from.Container, tr.dir, tr.open)
+		check(b, err)
+	}
+}
+
+func BenchmarkMake(b *testing.B) {
+	tr := newTransfer(b)
+	tr.addService()
+	c := tr.from
 	specs, err := Describe(c.Container, tr.dir, tr.open)
 	check(b, err)
 	for i := range specs {

@@ -13,11 +13,12 @@ import (
 // connected to each other. It runs in the container's network namespace.
 type socketDescriber struct {
 	*describer
-	kinds    map[int]socket.Kind // by index of Spec
-	states   map[int]int         // of TCP
-	defaults map[socket.Kind]socket.Options
-	unixes   socket.Unixes
-	groups   []socket.Membership
+	namespace uint64
+	kinds     map[int]socket.Kind // by index of Spec
+	states    map[int]int         // of TCP
+	defaults  map[socket.Kind]socket.Options
+	unixes    socket.Unixes
+	groups    []socket.Membership
 }
 
 func (d *describer) describeSockets() error {
@@ -31,6 +32,11 @@ func (d *describer) describeSockets() error {
 }
 
 func (d *socketDescriber) run() error {
+	var st syscall.Stat_t
+	if err := syscall.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return fmt.Errorf("read own network namespace: %w", err)
+	}
+	d.namespace = st.Ino
 	var err error
 	if d.unixes, err = socket.ListUnix(); err != nil {
 		return err
@@ -60,6 +66,14 @@ func (d *socketDescriber) one(i int) error {
 		d.refuse(i, "%s", what)
 		return nil
 	}
+	namespace, err := socket.Namespace(fd)
+	if err != nil {
+		return err
+	}
+	if namespace != d.namespace {
+		d.refuse(i, "a socket of another network namespace")
+		return nil
+	}
 	if what := socket.Refused(fd, kind); what != "" {
 		d.refuse(i, "a socket with %s", what)
 		return nil
@@ -77,7 +91,7 @@ func (d *socketDescriber) one(i int) error {
 	default:
 		err = d.udp(i, s)
 	}
-	if err != nil || d.specs[i].Socket == nil {
+	if err != nil {
 		return err
 	}
 	return d.options(i, s)

@@ -20,9 +20,7 @@ func (d *socketDescriber) inode(i int) uint32 { return uint32(d.stats[i].Ino) }
 func (d *socketDescriber) unix(i int, s *SocketSpec) error {
 	info, ok := d.unixes[d.inode(i)]
 	if !ok {
-		d.refuse(i, "a Unix socket of another network namespace")
-		d.specs[i].Socket = nil
-		return nil
+		return fmt.Errorf("find it among Unix sockets: %w", os.ErrNotExist)
 	}
 	switch {
 	case info.State == socket.Listening:

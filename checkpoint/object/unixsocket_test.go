@@ -258,6 +258,12 @@ func TestRefusedUnix(t *testing.T) {
 	check(t, err)
 	check(t, unix.Bind(foreign, &unix.SockaddrUnix{Name: "@torpor-test-" + filepath.Base(tr.dir)}))
 	tr.add(foreign)
-	tr.refused("a Unix socket with descriptors under way in it", "a Unix socket whose file /data/gone is gone",
-		"a Unix socket of another network namespace")
+	nameless, other := tr.from.pair(unix.SOCK_DGRAM)
+	log := tr.from.bindUnix(unix.SOCK_DGRAM, "/dev/log")
+	defer unix.Close(log)
+	tr.from.connectUnix(other, "/dev/log") // nameless still sends to it
+	tr.add(nameless)
+	tr.add(other)
+	tr.refused("a Unix socket whose peer has no name", "a Unix socket with descriptors under way in it", "a Unix socket whose file /data/gone is gone",
+		"a socket of another network namespace")
 }

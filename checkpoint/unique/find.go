@@ -13,7 +13,7 @@ import (
 // each of its threads.
 const (
 	mostPlaces = 1 << 15
-	mostTries  = 1 << 16 // look-alikes that one search examines
+	mostTries  = 1 << 15 // look-alikes that one search examines
 	pieceBytes = 1 << 20
 	aheadBytes = proc.PageBytes
 )

@@ -3,6 +3,7 @@ package unique_test
 import (
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"torpor/internal/kerneltest"
@@ -68,5 +69,19 @@ func compileJava(t *testing.T) string {
 }
 
 func TestJava(t *testing.T) {
-	startService(t, "java", "-XX:+UseG1GC", "-cp", compileJava(t), "Service").checkFutures()
+	classes := compileJava(t)
+	for _, collector := range []string{"G1", "Serial", "Parallel"} {
+		t.Run(collector, func(t *testing.T) {
+			startService(t, "java", "-XX:+Use"+collector+"GC", "-cp", classes, "Service").checkFutures()
+		})
+	}
+}
+
+// TestJavaUnknown checks that a heap that can not be read is named.
+func TestJavaUnknown(t *testing.T) {
+	s := startService(t, "java", "-XX:-UseCompressedOops", "-cp", compileJava(t), "Service")
+	s.sleep()
+	if got := strings.Join(s.specs[0].Shared, "; "); !strings.Contains(got, "java's Random, Math.random") {
+		t.Errorf("shared is %q", got)
+	}
 }

@@ -39,7 +39,10 @@ type Thread struct {
 // middle of a call, which can only be ended by a kill.
 func (s *Spec) Renew(p *Process) error {
 	random := newGenerator()
-	err := s.overwrite(p.Memory, random)
+	patches, err := s.patches(random)
+	if err == nil {
+		err = p.Memory.Scatter(patches)
+	}
 	if err == nil && len(s.Calls) > 0 {
 		err = s.call(p, random)
 	}
@@ -49,16 +52,16 @@ func (s *Spec) Renew(p *Process) error {
 	return nil
 }
 
-func (s *Spec) overwrite(memory *proc.Memory, random *generator) error {
+func (s *Spec) patches(random *generator) ([]proc.Patch, error) {
 	var all []proc.Patch
 	for i := range s.Places {
 		patches, err := s.Places[i].patches(random)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		all = append(all, patches...)
 	}
-	return memory.Scatter(all)
+	return all, nil
 }
 
 // call makes all calls, on a stack that is there only for them.

@@ -22,6 +22,7 @@ const (
 type v8Search struct {
 	*finder
 	tries
+	pairs  tries
 	caches []uint64            // addresses of the numbers
 	states map[uint64][]uint64 // addresses, by the upper bits of the first word
 }
@@ -61,6 +62,9 @@ func (s *v8Search) next() search {
 		}
 		last := math.Float64frombits(numbers[v8CacheWords-1])
 		for _, state := range s.states[uint64(last*(1<<v8LeastBits))] {
+			if !s.pairs.another(s.finder, "V8's Math.random") {
+				return nil
+			}
 			if bits := v8FractionBits(numbers, s.words(state, 2)); bits > 0 {
 				s.add(Place{Kind: KindV8Math, Addr: proc.Addr(cache), Also: proc.Addr(state), FractionBits: bits})
 				break

@@ -1,6 +1,7 @@
 package openfile
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -20,12 +21,13 @@ func Same(fds []int) ([]int, error) {
 		order[i] = i
 	}
 	var failed error
-	slices.SortStableFunc(order, func(a, b int) int {
-		n, err := compare(fds[a], fds[b])
+	pid := os.Getpid()
+	slices.SortFunc(order, func(a, b int) int {
+		n, err := compare(pid, fds[a], fds[b])
 		if err != nil && failed == nil {
 			failed = err
 		}
-		return n
+		return cmp.Or(n, a-b)
 	})
 	if failed != nil {
 		return nil, failed
@@ -37,7 +39,7 @@ func Same(fds []int) ([]int, error) {
 			continue
 		}
 		before := order[at-1]
-		n, err := compare(fds[before], fds[i])
+		n, err := compare(pid, fds[before], fds[i])
 		if err != nil {
 			return nil, err
 		}
@@ -48,10 +50,10 @@ func Same(fds []int) ([]int, error) {
 	return first, nil
 }
 
-// compare orders two open files by an order that is the kernel's own.
-func compare(a, b int) (int, error) {
-	pid := uintptr(os.Getpid())
-	r, _, errno := unix.RawSyscall6(unix.SYS_KCMP, pid, pid, kcmpFile, uintptr(a), uintptr(b), 0)
+// compare orders two open files of this process, pid, by an order that is the
+// kernel's own.
+func compare(pid, a, b int) (int, error) {
+	r, _, errno := unix.RawSyscall6(unix.SYS_KCMP, uintptr(pid), uintptr(pid), kcmpFile, uintptr(a), uintptr(b), 0)
 	if errno != 0 {
 		return 0, fmt.Errorf("compare open files: %w", errno)
 	}

@@ -44,6 +44,21 @@ func KindOf(fd int) (Kind, error) {
 	return k, nil
 }
 
+// Namespace returns the number of the network namespace of a socket, the inode
+// of /proc/PID/ns/net.
+func Namespace(fd int) (uint64, error) {
+	ns, err := unix.IoctlRetInt(fd, unix.SIOCGSKNS)
+	if err != nil {
+		return 0, fmt.Errorf("read network namespace of socket: %w", err)
+	}
+	defer unix.Close(ns)
+	var st unix.Stat_t
+	if err := unix.Fstat(ns, &st); err != nil {
+		return 0, fmt.Errorf("read network namespace of socket: %w", err)
+	}
+	return st.Ino, nil
+}
+
 // New makes a socket, close-on-exec and with O_NONBLOCK. The caller owns it.
 func New(k Kind) (int, error) {
 	fd, err := unix.Socket(k.Domain, k.Type|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, k.Protocol)
