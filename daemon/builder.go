@@ -203,6 +203,11 @@ func (b *builder) bundle(r *Record, netns string, args []string) (*container.Bun
 	if err != nil {
 		return nil, err
 	}
+	own, err := b.machineID(r)
+	if err != nil {
+		return nil, fmt.Errorf("make machine id: %w", err)
+	}
+	mounts = append(mounts, own...)
 	bundle := &container.Bundle{ID: r.ID, Service: r.Spec, RootFS: b.rootfs(r), InitHost: b.config.initPath(), Args: args, NetNS: netns,
 		Mounts: mounts, CgroupPath: "/torpor/" + string(r.ID), Hostname: r.hostname(), User: r.Spec.User, WorkingDir: r.Spec.WorkingDir}
 	if bundle.User == "" {

@@ -36,8 +36,9 @@ type Daemon struct {
 	projects   projectLocks
 	close      []func() error
 
-	hosts    sync.Mutex // of the containers' hosts files
-	removing sync.Mutex // of units and volumes
+	starts   chan struct{} // one for each start under way
+	hosts    sync.Mutex    // of the containers' hosts files
+	removing sync.Mutex    // of units and volumes
 
 	mu    sync.Mutex
 	units map[host.ContainerID]*unit
@@ -56,7 +57,7 @@ func New(config Config, log *slog.Logger) (_ *Daemon, err error) {
 		return nil, err
 	}
 	link := &keeperLink{config: config}
-	d := &Daemon{config: config, log: log, events: newEventLog(), units: map[host.ContainerID]*unit{}, keeper: link}
+	d := &Daemon{config: config, log: log, events: newEventLog(), units: map[host.ContainerID]*unit{}, keeper: link, starts: newStarts()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.closeParts())

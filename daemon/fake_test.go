@@ -307,7 +307,7 @@ func testDaemon(t *testing.T, w *world, stateDir string) *Daemon {
 		t.Fatal(err)
 	}
 	return &Daemon{config: config, log: slog.New(slog.DiscardHandler), events: newEventLog(), units: map[host.ContainerID]*unit{},
-		keeper: w, containers: w, supplies: w}
+		keeper: w, containers: w, supplies: w, starts: newStarts()}
 }
 
 // end lets go of all units, as the end of the daemon does.

@@ -6,12 +6,17 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"time"
 
 	"torpor/host"
 	"torpor/kernel/mount"
 )
+
+// newStarts bounds how many containers are made at once. More would only be in
+// each other's way: each is work for the runtime and the kernel.
+func newStarts() chan struct{} { return make(chan struct{}, max(4, 2*runtime.NumCPU())) }
 
 // start makes the container and starts the application. On an error nothing of
 // it is left but its record. It is not interrupted: half a start helps nobody.
@@ -20,11 +25,14 @@ func (u *unit) start(ctx context.Context) error {
 	u.cancelRestart()
 	u.become(host.Starting, "")
 	u.record.Starting = true
-	begun, restored := time.Now(), false
+	restored := false
 	err := u.save()
+	u.daemon.starts <- struct{}{}
+	begun := time.Now()
 	if err == nil {
 		restored, err = u.make(ctx)
 	}
+	<-u.daemon.starts
 	u.record.Starting = false
 	if err == nil {
 		u.record.Started, u.record.ExitCode = time.Now(), 0

@@ -1,6 +1,8 @@
 package daemon
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -64,6 +66,30 @@ func (b *builder) etc(r *Record) ([]container.BindMount, error) {
 		all = append(all, container.BindMount{Source: filepath.Join(dir, name), Target: "/etc/" + name})
 	}
 	return all, nil
+}
+
+// machineID gives a service of which there may be several from one checkpoint
+// a machine id of the instance's own, if its image has one at all. It stays
+// for as long as the container. The root file system is mounted.
+func (b *builder) machineID(r *Record) ([]container.BindMount, error) {
+	if !r.startsReady() {
+		return nil, nil
+	}
+	root, err := os.OpenRoot(b.rootfs(r))
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	if info, err := root.Lstat("etc/machine-id"); err != nil || !info.Mode().IsRegular() {
+		return nil, nil
+	}
+	mount := container.BindMount{Source: filepath.Join(b.etcDir(r), "machine-id"), Target: "/etc/machine-id"}
+	if _, err := os.Lstat(mount.Source); err == nil {
+		return []container.BindMount{mount}, nil
+	}
+	id := make([]byte, 16)
+	rand.Read(id) // never fails
+	return []container.BindMount{mount}, os.WriteFile(mount.Source, []byte(hex.EncodeToString(id)+"\n"), 0o444)
 }
 
 // source is the path on the host behind a mount.

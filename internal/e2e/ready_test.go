@@ -32,7 +32,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             os._exit(3)
         Handler.count += 1
         answers = {"/count": Handler.count, "/started": started, "/hooks": " ".join(Handler.hooks), "/name": os.uname().nodename,
-                   "/clock": time.monotonic_ns(), "/wall": time.time_ns(),
+                   "/clock": time.monotonic_ns(), "/wall": time.time_ns(), "/machine": open("/etc/machine-id").read().strip() if os.path.exists("/etc/machine-id") else "",
                    "/random": "%s %s" % (random.getrandbits(64), ssl.RAND_bytes(8).hex())}
         self.answer(str(answers.get(self.path, "ok")))
     def answer(self, text, code=200):

@@ -124,6 +124,13 @@ func TestClone(t *testing.T) {
 			random[number] = true
 		}
 	}
+	machines := map[string]bool{}
+	for _, s := range m.instances() {
+		machines[m.connect(s.Address+":8000").get("/machine")] = true
+	}
+	if len(machines) != 5 && !machines[""] {
+		t.Errorf("machine ids are %v", machines)
+	}
 	if len(addresses) != 5 || len(random) != 2*5 {
 		t.Errorf("addresses are %v, random numbers %v", addresses, random)
 	}

@@ -15,7 +15,6 @@ const (
 	FinWait1    = 4
 	FinWait2    = 5
 	Closed      = 7
-	CloseWait   = 8
 	LastAck     = 9
 	Listening   = 10
 	Closing     = 11
