@@ -47,7 +47,7 @@ func (u *unit) start(ctx context.Context) error {
 	}
 	u.setHealth(healthNone)
 	if restored {
-		u.record.ReadyStart, u.record.ColdChoices = time.Since(begun), 0
+		u.record.ReadyStart, u.record.ColdChoices, u.record.Outdone = time.Since(begun), 0, 0
 		u.event(host.EventStart, "from its ready checkpoint", map[string]string{"duration_ms": fmt.Sprint(u.record.ReadyStart.Milliseconds())})
 		u.beginHealth(healthHealthy)
 	} else {

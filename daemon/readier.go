@@ -149,7 +149,7 @@ func (u *unit) makeFromReady(ctx context.Context) (int, error) {
 		return init, nil
 	}
 	if err := u.runHook(ctx, u.record, hook); err != nil {
-		return 0, &unusable{"after_restore: " + err.Error()}
+		return 0, &unusable{reason: "after_restore: " + err.Error()}
 	}
 	return init, u.daemon.containers.Open(u.record)
 }
@@ -165,8 +165,23 @@ func (u *unit) explainCold(err error) {
 	case errors.As(err, &why):
 		u.record.ColdChoices, u.record.ReadyStart = 0, 0
 		u.event(host.EventCold, why.reason, nil)
+		if why.outdone {
+			u.outdone()
+		}
 	default:
 		u.record.ColdChoices = 0
 		u.event(host.EventCold, err.Error(), nil)
+	}
+}
+
+// outdoneMost is how many checkpoints in a row may be of no use because the
+// service's files have changed, as those of a database do in every run, before
+// none is made any more.
+const outdoneMost = 3
+
+// outdone counts one, and says so when it was the last.
+func (u *unit) outdone() {
+	if u.record.Outdone++; u.record.Outdone == outdoneMost {
+		u.event(host.EventRefuse, fmt.Sprintf("no more ready checkpoints: %d in a row were of no use, because its files had changed (make the container anew, or set checkpoint: never)", outdoneMost), nil)
 	}
 }

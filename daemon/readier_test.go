@@ -125,7 +125,7 @@ func TestUnusableCheckpoint(t *testing.T) {
 	r := startReady(t, nil)
 	r.settle()
 	r.mu.Lock()
-	r.ready.spoiled = &unusable{"files were changed in /app"}
+	r.ready.spoiled = &unusable{"files were changed in /app", true}
 	r.mu.Unlock()
 	r.want(r.restart(), "restore ID", "make ID", "checkpoint ID", "open ID")
 	if !r.saw(host.EventCold, "files were changed in /app") {
@@ -174,4 +174,26 @@ func TestStoppedWhileMadeReady(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantState(t, r.daemon, readyID, host.Exited)
+}
+
+// TestOutdone stops making checkpoints for a service whose files change in
+// every run.
+func TestOutdone(t *testing.T) {
+	r := startReady(t, nil)
+	r.settle()
+	spoil := func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ready.spoiled = &unusable{"files were changed in /data", true}
+	}
+	for range outdoneMost - 1 {
+		spoil()
+		r.want(r.restart(), "restore ID", "make ID", "checkpoint ID", "open ID")
+	}
+	spoil()
+	r.want(r.restart(), "restore ID", "make ID")
+	if !r.saw(host.EventRefuse, "no more ready checkpoints") {
+		t.Error("no event says so")
+	}
+	r.want(r.restart(), "make ID")
 }

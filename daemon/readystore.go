@@ -129,7 +129,10 @@ func digestFile(path string) (string, error) {
 }
 
 // unusable says why a ready checkpoint is not restored.
-type unusable struct{ reason string }
+type unusable struct {
+	reason  string
+	outdone bool // by files that were changed since
+}
 
 func (u *unusable) Error() string { return u.reason }
 
@@ -145,17 +148,17 @@ func (b *builder) usable(r *Record, request *keeper.ReadyRequest) (*checkpoint.S
 		return nil, err
 	}
 	if err != nil {
-		return nil, &unusable{err.Error()}
+		return nil, &unusable{reason: err.Error()}
 	}
 	if reason := differs(spec.Ready.Subject, request.Subject); reason != "" {
-		return nil, &unusable{reason}
+		return nil, &unusable{reason: reason}
 	}
 	where, err := files.Compare(spec.Ready.Beside, request.Beside)
 	if err != nil {
-		return nil, &unusable{err.Error()}
+		return nil, &unusable{reason: err.Error()}
 	}
 	if where != "" {
-		return nil, &unusable{"files were changed in " + where}
+		return nil, &unusable{"files were changed in " + where, true}
 	}
 	return spec, nil
 }
@@ -214,7 +217,7 @@ func (b *builder) MakeFromReady(ctx context.Context, r *Record) (int, error) {
 	}
 	_, err = client.Restore(ctx, r.ID, keeper.RestoreRequest{Dir: request.Dir, KeyPath: request.KeyPath, Addresses: request.Addresses})
 	if err != nil {
-		return 0, &unusable{err.Error()}
+		return 0, &unusable{reason: err.Error()}
 	}
 	return init, nil
 }

@@ -39,6 +39,7 @@ type Record struct {
 	ReadyStart  time.Duration `json:"ready_start_ns,omitempty"` // how long the last start from a ready checkpoint took
 	ColdStart   time.Duration `json:"cold_start_ns,omitempty"`  // and the last cold one, until it was ready
 	Shared      []string      `json:"shared,omitempty"`         // random state that it shares with other instances
+	Outdone     int           `json:"outdone,omitempty"`        // checkpoints in a row that changed files made useless
 	ColdChoices int           `json:"cold_choices,omitempty"`   // cold starts since, because they are faster
 	Health      health        `json:"health,omitempty"`
 }
@@ -187,7 +188,7 @@ func (r *Record) gated(args []string) bool {
 
 // startsReady reports whether the service wants to start from a checkpoint.
 func (r *Record) startsReady() bool {
-	return r.Spec.Torpor.Checkpoint == host.CheckpointReady && r.Spec.NetworkMode != host.NetworkHost && r.Spec.PIDMode != "host"
+	return r.Spec.Torpor.Checkpoint == host.CheckpointReady && r.Outdone < outdoneMost && r.Spec.NetworkMode != host.NetworkHost && r.Spec.PIDMode != "host"
 }
 
 // coldChoicesMost is how many cold starts are chosen before a restore is

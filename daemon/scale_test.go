@@ -109,7 +109,7 @@ func TestClone(t *testing.T) {
 		t.Errorf("no clones: %v", err)
 	}
 	r.mu.Lock()
-	r.ready.spoiled = &unusable{"files were changed in /app"}
+	r.ready.spoiled = &unusable{reason: "files were changed in /app"}
 	r.mu.Unlock()
 	if err := clone(readyID, 1); err == nil || r.fake("p-web-6").pid != 0 {
 		t.Errorf("cloned from a checkpoint that does not fit: %v", err)
