@@ -338,6 +338,9 @@ func marshalTorpor(t host.TorporSpec) *mapping {
 	m.text("rootfs", t.RootFS)
 	m.flag("verify", t.Verify)
 	m.text("checkpoint", string(t.Checkpoint))
+	if t.Spares != 0 {
+		m.put("spares", number(int64(t.Spares)))
+	}
 	m.mapping("before_checkpoint", marshalHook(t.BeforeCheckpoint))
 	m.mapping("after_restore", marshalHook(t.AfterRestore))
 	return m

@@ -28,6 +28,9 @@ func (c *converter) torpor(s types.ServiceConfig) host.TorporSpec {
 	for _, name := range slices.Sorted(maps.Keys(settings)) {
 		c.torporSetting(&spec, name, settings[name], c.key("services", s.Name, extensionKey, name))
 	}
+	if spec.Checkpoint != host.CheckpointReady && spec.Spares > 0 {
+		c.invalid(c.key("services", s.Name, extensionKey, "spares"), "need checkpoint: ready")
+	}
 	if spec.Checkpoint != host.CheckpointReady && (spec.BeforeCheckpoint != nil || spec.AfterRestore != nil) {
 		c.invalid(c.key("services", s.Name, extensionKey), "has a hook, which needs checkpoint: ready")
 	}
@@ -63,6 +66,12 @@ func (c *converter) torporSetting(spec *host.TorporSpec, name string, value any,
 		if spec.Checkpoint = host.CheckpointPolicy(text); spec.Checkpoint != host.CheckpointReady && spec.Checkpoint != host.CheckpointNever {
 			c.invalid(at, "%q: want ready or never", text)
 		}
+	case "spares":
+		n, err := strconv.ParseUint(text, 10, 8)
+		if err != nil {
+			c.invalid(at, "%q: want a number below 256", text)
+		}
+		spec.Spares = int(n)
 	case "before_checkpoint":
 		spec.BeforeCheckpoint = c.hook(value, at)
 	case "after_restore":

@@ -54,7 +54,7 @@ func (b *builder) Make(ctx context.Context, r *Record) (int, error) {
 }
 
 // make makes a container of which nothing is there. Without args its init
-// starts no application.
+// starts no application, and nobody is let in.
 func (b *builder) make(ctx context.Context, r *Record, args []string) (int, error) {
 	if err := b.Reserve(r); err != nil {
 		return 0, err
@@ -65,6 +65,11 @@ func (b *builder) make(ctx context.Context, r *Record, args []string) (int, erro
 	netns, err := b.connect(r)
 	if err != nil {
 		return 0, err
+	}
+	if len(args) > 0 {
+		if err := b.publish(r); err != nil {
+			return 0, err
+		}
 	}
 	if r.gated(args) {
 		if err := b.network.CloseGate(r.ID); err != nil {
@@ -173,28 +178,29 @@ func (b *builder) mountRoot(r *Record) error {
 	return b.images.Mount(r.Image.Layers, m)
 }
 
-// connect makes the network namespace and publishes ports.
+// connect makes the network namespace.
 func (b *builder) connect(r *Record) (string, error) {
-	r.Ports = nil
 	if r.Spec.NetworkMode == host.NetworkHost {
 		return "", nil
 	}
-	netns, err := b.network.Attach(r.ID, r.Attachments)
-	if err != nil || len(r.Spec.Ports) == 0 {
-		return netns, err
+	return b.network.Attach(r.ID, r.Attachments)
+}
+
+// publish lets clients in at published ports.
+func (b *builder) publish(r *Record) error {
+	r.Ports = nil
+	if len(r.Spec.Ports) == 0 || r.Spec.NetworkMode == host.NetworkHost {
+		return nil
 	}
 	i := slices.IndexFunc(r.Attachments, func(a network.Attachment) bool { return !a.Internal })
 	if i < 0 {
-		return "", fmt.Errorf("publish ports of %s: it is on no network that leads out: %w", r.ID, host.ErrInvalid)
+		return fmt.Errorf("publish ports of %s: it is on no network that leads out: %w", r.ID, host.ErrInvalid)
 	}
 	ports, err := b.network.Publish(r.ID, r.group(), r.Attachments[i].Address, r.Spec.Ports)
-	if err != nil {
-		return "", err
-	}
 	for _, p := range ports {
 		r.Ports = append(r.Ports, p.String())
 	}
-	return netns, nil
+	return err
 }
 
 // bundle resolves what the spec leaves to image and host.
@@ -296,6 +302,9 @@ func (b *builder) Reserve(r *Record) error {
 			return err
 		}
 		a.Network = spec.Name
+		if r.Spare {
+			a.Aliases = nil // nobody is to find it yet
+		}
 		attachments = append(attachments, a)
 	}
 	var err error

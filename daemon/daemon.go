@@ -36,9 +36,11 @@ type Daemon struct {
 	projects   projectLocks
 	close      []func() error
 
-	starts   chan struct{} // one for each start under way
-	hosts    sync.Mutex    // of the containers' hosts files
-	removing sync.Mutex    // of units and volumes
+	starts    chan struct{}   // one for each start under way
+	ending    context.Context // ends with Serve
+	refilling sync.WaitGroup  // makers of spares
+	hosts     sync.Mutex      // of the containers' hosts files
+	removing  sync.Mutex      // of units and volumes
 
 	mu    sync.Mutex
 	units map[host.ContainerID]*unit
@@ -57,7 +59,7 @@ func New(config Config, log *slog.Logger) (_ *Daemon, err error) {
 		return nil, err
 	}
 	link := &keeperLink{config: config}
-	d := &Daemon{config: config, log: log, events: newEventLog(), units: map[host.ContainerID]*unit{}, keeper: link, starts: newStarts()}
+	d := &Daemon{config: config, log: log, events: newEventLog(), units: map[host.ContainerID]*unit{}, keeper: link, starts: newStarts(), ending: context.Background()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.closeParts())
@@ -143,6 +145,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	defer func() { err = errors.Join(err, d.closeParts()) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	d.ending = ctx
 	if _, err := d.keeper.get(ctx); err != nil {
 		return err
 	}
@@ -150,6 +153,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	defer func() {
 		cancel()
 		followers.Wait()
+		d.refilling.Wait()
 		for _, u := range d.all() {
 			u.stopCare()
 		}

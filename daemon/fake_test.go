@@ -307,11 +307,12 @@ func testDaemon(t *testing.T, w *world, stateDir string) *Daemon {
 		t.Fatal(err)
 	}
 	return &Daemon{config: config, log: slog.New(slog.DiscardHandler), events: newEventLog(), units: map[host.ContainerID]*unit{},
-		keeper: w, containers: w, supplies: w, starts: newStarts()}
+		keeper: w, containers: w, supplies: w, starts: newStarts(), ending: context.Background()}
 }
 
 // end lets go of all units, as the end of the daemon does.
 func (d *Daemon) end() {
+	d.refilling.Wait()
 	for _, u := range d.all() {
 		u.stopCare()
 	}

@@ -35,6 +35,30 @@ func (w *world) MakeFromReady(ctx context.Context, r *Record) (int, error) {
 	return w.Make(ctx, r)
 }
 
+func (w *world) MakeSpare(ctx context.Context, r *Record) (int, error) {
+	if err := w.HasReady(r); err != nil {
+		return 0, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.callLocked("spare %s", r.ID)
+	w.pids += 2
+	w.containers[r.ID] = &fake{init: w.pids, state: host.Awake, exited: true}
+	return w.pids, nil
+}
+
+func (w *world) FillSpare(_ context.Context, r *Record) error {
+	if err := w.HasReady(r); err != nil {
+		return err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.callLocked("fill %s", r.ID)
+	f := w.containers[r.ID]
+	f.pid, f.exited = f.init+1, false
+	return nil
+}
+
 func (w *world) HasReady(r *Record) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

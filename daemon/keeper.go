@@ -136,6 +136,10 @@ func (d *Daemon) readopt(ctx context.Context) {
 			if u.init == 0 {
 				return
 			}
+			if u.record.Spare {
+				u.complain("drop spare", u.dropSpare(ctx))
+				return
+			}
 			if err := d.containers.Adopt(ctx, u.record, u.init); err != nil {
 				u.complain("adopt", err)
 				return

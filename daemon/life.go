@@ -45,18 +45,25 @@ func (u *unit) start(ctx context.Context) error {
 		u.event(host.EventError, "start: "+err.Error(), nil)
 		return err
 	}
-	u.setHealth(healthNone)
 	if restored {
-		u.record.ReadyStart, u.record.ColdChoices, u.record.Outdone = time.Since(begun), 0, 0
-		u.event(host.EventStart, "from its ready checkpoint", map[string]string{"duration_ms": fmt.Sprint(u.record.ReadyStart.Milliseconds())})
-		u.beginHealth(healthHealthy)
+		u.restored(begun)
 	} else {
+		u.setHealth(healthNone)
 		u.event(host.EventStart, "", nil)
 		u.beginHealth(healthStarting)
 		u.beginReady(begun)
 	}
 	u.become(host.Awake, "")
 	return u.save()
+}
+
+// restored notes a start from the ready checkpoint.
+func (u *unit) restored(begun time.Time) {
+	u.record.ReadyStart, u.record.ColdChoices, u.record.Outdone = time.Since(begun), 0, 0
+	took := fmt.Sprintf("%.1f", float64(u.record.ReadyStart.Microseconds())/1000)
+	u.setHealth(healthNone)
+	u.event(host.EventStart, "from its ready checkpoint", map[string]string{"duration_ms": took})
+	u.beginHealth(healthHealthy)
 }
 
 // make makes the container: from the service's ready checkpoint, if it wants
@@ -76,6 +83,9 @@ func (u *unit) make(ctx context.Context) (restored bool, err error) {
 // run is start for somebody who wants the service to run from now on.
 func (u *unit) wantStart(ctx context.Context) error {
 	u.record.WantRunning, u.record.Restarts = true, 0
+	if u.record.Spare {
+		return u.fillSpare(ctx)
+	}
 	if u.init != 0 {
 		return u.save()
 	}
@@ -99,6 +109,9 @@ type StopOptions struct {
 // told. What does not end in its grace is killed.
 func (u *unit) stop(ctx context.Context, o StopOptions) error {
 	ctx = context.WithoutCancel(ctx)
+	if u.record.Spare {
+		return u.dropSpare(ctx)
+	}
 	u.cancelRestart()
 	u.record.WantRunning = false
 	if err := u.save(); err != nil {

@@ -22,6 +22,14 @@ type containers interface {
 	// does not fit, errColdIsFaster. After an error the caller clears.
 	MakeFromReady(ctx context.Context, r *Record) (init int, err error)
 
+	// MakeSpare makes a container that only waits for FillSpare: it has no
+	// processes, and nobody is let in. Errors are those of MakeFromReady.
+	MakeSpare(ctx context.Context, r *Record) (init int, err error)
+
+	// FillSpare restores the service's ready checkpoint in a container that
+	// MakeSpare has made. Errors are those of MakeFromReady.
+	FillSpare(ctx context.Context, r *Record) error
+
 	// HasReady says whether MakeFromReady would find a checkpoint for a container
 	// like this one. Its errors are the same.
 	HasReady(r *Record) error

@@ -134,6 +134,7 @@ func (r *readier) try(ctx context.Context, o ReadyOptions) (waiting string, err 
 	for _, words := range report.Shared {
 		notes = append(notes, "instances share "+words)
 	}
+	r.unit.daemon.refill(r.unit.project, r.unit.service)
 	r.unit.event(host.EventCheckpoint, strings.Join(notes, "; "), map[string]string{"written_kb": fmt.Sprint(report.WrittenBytes >> 10), "paused_ms": fmt.Sprint(report.Paused.Milliseconds())})
 	return "", nil
 }
@@ -144,14 +145,20 @@ func (u *unit) makeFromReady(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	u.daemon.refill(u.project, u.service)
+	return init, u.afterRestore(ctx)
+}
+
+// afterRestore tells the service that it was restored, and then lets people in.
+func (u *unit) afterRestore(ctx context.Context) error {
 	hook := u.record.Spec.Torpor.AfterRestore
 	if hook == nil {
-		return init, nil
+		return nil
 	}
 	if err := u.runHook(ctx, u.record, hook); err != nil {
-		return 0, &unusable{reason: "after_restore: " + err.Error()}
+		return &unusable{reason: "after_restore: " + err.Error()}
 	}
-	return init, u.daemon.containers.Open(u.record)
+	return u.daemon.containers.Open(u.record)
 }
 
 // explainCold says why a service starts cold that could have been restored.

@@ -197,17 +197,52 @@ func (b *builder) MakeFromReady(ctx context.Context, r *Record) (int, error) {
 	if r.prefersCold(r.ColdStart) {
 		return 0, errColdIsFaster
 	}
+	init, err := b.makeEmpty(ctx, r, spec, request.Dir)
+	if err != nil {
+		return 0, err
+	}
+	return init, b.restore(ctx, r, &request)
+}
+
+// makeEmpty makes a container for a restore: with the checkpoint's writable
+// layer, and without processes.
+func (b *builder) makeEmpty(ctx context.Context, r *Record, spec *checkpoint.Spec, dir string) (int, error) {
 	if err := b.Clear(ctx, r); err != nil {
 		return 0, err
 	}
 	for i := range spec.Ready.Beside {
 		if record := &spec.Ready.Beside[i]; record.Layer && !record.Memory {
-			if err := record.Give(request.Dir, b.upper(r)); err != nil {
+			if err := record.Give(dir, b.upper(r)); err != nil {
 				return 0, err
 			}
 		}
 	}
-	init, err := b.make(ctx, r, nil)
+	return b.make(ctx, r, nil)
+}
+
+// restore fills an empty container and then lets clients in.
+func (b *builder) restore(ctx context.Context, r *Record, request *keeper.ReadyRequest) error {
+	client, err := b.keeper.dial(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := client.Restore(ctx, r.ID, request.Restore()); err != nil {
+		return &unusable{reason: err.Error()}
+	}
+	return b.publish(r)
+}
+
+// MakeSpare implements containers.
+func (b *builder) MakeSpare(ctx context.Context, r *Record) (int, error) {
+	request, err := b.ready(r)
+	if err != nil {
+		return 0, err
+	}
+	spec, err := b.usable(r, &request)
+	if err != nil {
+		return 0, err
+	}
+	init, err := b.makeEmpty(ctx, r, spec, request.Dir)
 	if err != nil {
 		return 0, err
 	}
@@ -215,11 +250,24 @@ func (b *builder) MakeFromReady(ctx context.Context, r *Record) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = client.Restore(ctx, r.ID, keeper.RestoreRequest{Dir: request.Dir, KeyPath: request.KeyPath, Addresses: request.Addresses})
-	if err != nil {
-		return 0, &unusable{reason: err.Error()}
+	return init, client.Arm(ctx, r.ID, request.Restore())
+}
+
+// FillSpare implements containers.
+func (b *builder) FillSpare(ctx context.Context, r *Record) error {
+	if err := b.Reserve(r); err != nil { // now it has all names
+		return err
 	}
-	return init, nil
+	request, err := b.ready(r)
+	if err != nil {
+		return err
+	}
+	spec, err := b.usable(r, &request)
+	if err != nil {
+		return err
+	}
+	r.ColdStart, r.Shared = spec.Ready.ColdStart, spec.Ready.Shared()
+	return b.restore(ctx, r, &request)
 }
 
 // HasReady implements containers.

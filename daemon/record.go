@@ -20,9 +20,10 @@ import (
 type Record struct {
 	Version  int                         `json:"version"`
 	ID       host.ContainerID            `json:"id"`
-	Number   int                         `json:"number"` // of the instance, from 1
-	Spec     host.ServiceSpec            `json:"spec"`   // without the content of secrets
-	Hash     string                      `json:"hash"`   // of the spec and of its networks and volumes: tells a changed service
+	Number   int                         `json:"number"`          // of the instance, from 1
+	Spare    bool                        `json:"spare,omitempty"` // made ahead, not an instance yet
+	Spec     host.ServiceSpec            `json:"spec"`            // without the content of secrets
+	Hash     string                      `json:"hash"`            // of the spec and of its networks and volumes: tells a changed service
 	Image    imageDefaults               `json:"image"`
 	Networks map[string]host.NetworkSpec `json:"networks,omitempty"` // by the key in the project; only those it is on
 	Volumes  map[string]host.VolumeSpec  `json:"volumes,omitempty"`  // likewise
@@ -182,8 +183,7 @@ func (r *Record) grace() time.Duration {
 // is let in before its checkpoint is made, or before it was told that it was
 // restored.
 func (r *Record) gated(args []string) bool {
-	t := &r.Spec.Torpor
-	return r.startsReady() && (len(args) > 0 || t.AfterRestore != nil)
+	return r.startsReady() && (len(args) > 0 || r.Spec.Torpor.AfterRestore != nil)
 }
 
 // startsReady reports whether the service wants to start from a checkpoint.
@@ -213,8 +213,12 @@ func (r *Record) args() []string {
 	return append(append([]string{}, entrypoint...), command...)
 }
 
-// names are what peers call this container, beside its aliases.
+// names are what peers call this container, beside its aliases. A spare has only
+// its own: nobody is to find it by the service's.
 func (r *Record) names() []string {
+	if r.Spare {
+		return []string{string(r.ID)}
+	}
 	names := []string{string(r.Spec.Name)}
 	if r.Spec.ContainerName != "" {
 		names = append(names, r.Spec.ContainerName)

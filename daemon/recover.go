@@ -109,6 +109,10 @@ func (d *Daemon) sweepNetworks() {
 // find takes over the container from an earlier daemon, or from before the
 // machine was restarted.
 func (u *unit) find(ctx context.Context) error {
+	if u.record.Spare { // made anew with the next start of the service
+		u.found(host.Created, "", u.record.Created)
+		return u.daemon.containers.Clear(ctx, u.record)
+	}
 	var err error
 	if u.init, err = u.daemon.containers.Find(ctx, u.record); err != nil {
 		u.found(host.Failed, err.Error(), time.Now())

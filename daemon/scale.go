@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -39,6 +40,9 @@ func (d *Daemon) prepareAll(ctx context.Context, p *host.ProjectSpec, spec host.
 	if err := d.scaleDown(ctx, p.Name, spec.Name, spec.Scale, tell); err != nil {
 		return nil, false, err
 	}
+	if err := d.dropSpares(ctx, p, spec, img); err != nil {
+		return nil, false, err
+	}
 	var units []*unit
 	anyNew := false
 	for number := 1; number <= spec.Scale; number++ {
@@ -51,9 +55,9 @@ func (d *Daemon) prepareAll(ctx context.Context, p *host.ProjectSpec, spec host.
 	return units, anyNew, nil
 }
 
-// instances are the units of a service, by number.
+// instances are the units of a service that are no spares, by number.
 func (d *Daemon) instances(project host.ProjectName, service host.ServiceName) []*unit {
-	units := slices.DeleteFunc(d.ofProject(project), func(u *unit) bool { return u.service != service })
+	units := slices.DeleteFunc(d.ofProject(project), func(u *unit) bool { return u.service != service || u.seen().Spare })
 	slices.SortFunc(units, func(a, b *unit) int { return cmp.Compare(a.number, b.number) })
 	return units
 }
@@ -66,6 +70,23 @@ func (d *Daemon) scaleDown(ctx context.Context, project host.ProjectName, servic
 			continue
 		}
 		tell(Progress{Subject: string(u.id), What: "removing"})
+		if err := d.removeUnit(ctx, u, removal{volumes: true}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropSpares removes the spares of a service that has changed since.
+func (d *Daemon) dropSpares(ctx context.Context, p *host.ProjectSpec, spec host.ServiceSpec, img imageDefaults) error {
+	for _, u := range d.spares(p.Name, spec.Name) {
+		wanted, err := newRecord(p, spec, u.number, img)
+		if err != nil {
+			return err
+		}
+		if is := u.seen(); is.Hash == wanted.Hash && is.Image.ID == wanted.Image.ID && spec.Scale > 0 {
+			continue
+		}
 		if err := d.removeUnit(ctx, u, removal{volumes: true}); err != nil {
 			return err
 		}
@@ -106,19 +127,25 @@ func (d *Daemon) clone(ctx context.Context, request CloneRequest, tell func(Prog
 	if err := d.containers.HasReady(&r); err != nil {
 		return fmt.Errorf("clone %s: it has no ready checkpoint that fits (torpor checkpoint ls; torpor restart %s makes one): %w", u.id, u.id, err)
 	}
+	defer d.refill(u.project, u.service)
 	plan := map[string]step{}
-	for number := all[len(all)-1].number + 1; len(plan) < request.Add; number++ {
-		copied := r.another(number)
-		made, err := d.create(copied)
+	start := func(u *unit) {
+		plan[string(u.id)] = step{do: func(ctx context.Context) error {
+			return u.try(func() error { return u.upStart(ctx, false, tell) })
+		}}
+	}
+	for _, spare := range d.spares(u.project, u.service) {
+		if len(plan) < request.Add {
+			start(spare)
+		}
+	}
+	for len(plan) < request.Add {
+		made, err := d.create(r.another(d.nextNumber(u.project, u.service)))
 		if err != nil {
 			return err
 		}
-		plan[string(made.id)] = step{do: func(ctx context.Context) error {
-			return made.try(func() error { return made.upStart(ctx, false, tell) })
-		}}
+		start(made)
 	}
-	if err := d.writeHosts(); err != nil {
-		return err
-	}
-	return walk(ctx, plan)
+	err = walk(ctx, plan)
+	return errors.Join(err, d.writeHosts())
 }

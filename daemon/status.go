@@ -37,6 +37,7 @@ type ServiceStatus struct {
 	LastWakeReason  string        `json:"last_wake_reason,omitempty"`
 	ExitCode        int           `json:"exit_code"`
 	Restarts        int           `json:"restarts"`
+	Spare           bool          `json:"spare,omitempty"`          // no instance: a container made ahead
 	NeverSleeps     string        `json:"never_sleeps,omitempty"`   // the reason
 	ColdStart       time.Duration `json:"cold_start_ns,omitempty"`  // of a service that starts from its checkpoint: how long a cold start took
 	ReadyStart      time.Duration `json:"ready_start_ns,omitempty"` // and the last one from the checkpoint
@@ -74,7 +75,7 @@ func (u *unit) status(k keeper.Status) ServiceStatus {
 	u.mu.Unlock()
 	s := ServiceStatus{ID: u.id, Name: r.Spec.ContainerName, Project: u.project, Service: u.service, Image: r.Image.Name,
 		State: state, Since: since, Reason: reason, Health: string(healthy), Ports: r.Ports, ExitCode: r.ExitCode,
-		Restarts: r.Restarts, NeverSleeps: noSleepReason(&r.Spec), NoAttach: r.Spec.NoAttach, ColdStart: r.ColdStart, ReadyStart: r.ReadyStart, Shared: r.Shared, Wanted: r.WantRunning}
+		Restarts: r.Restarts, Spare: r.Spare, NeverSleeps: noSleepReason(&r.Spec), NoAttach: r.Spec.NoAttach, ColdStart: r.ColdStart, ReadyStart: r.ReadyStart, Shared: r.Shared, Wanted: r.WantRunning}
 	if s.Name == "" {
 		s.Name = string(u.id)
 	}

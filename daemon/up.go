@@ -76,6 +76,9 @@ func (d *Daemon) up(ctx context.Context, request UpRequest, tell func(Progress))
 	if err := walk(ctx, plan); err != nil {
 		return err
 	}
+	if err := d.writeHosts(); err != nil { // spares that were filled have new names
+		return err
+	}
 	if !request.Wait {
 		return nil
 	}
@@ -198,7 +201,7 @@ func (u *unit) upStart(ctx context.Context, restart bool, tell func(Progress)) e
 		}
 	}
 	what := "started"
-	if u.init != 0 {
+	if u.init != 0 && !u.record.Spare {
 		what = "running"
 	}
 	if err := u.wantStart(ctx); err != nil {

@@ -119,6 +119,7 @@ type TorporSpec struct {
 	Verify     bool          `json:"verify,omitempty"` // compare every page and register around each sleep
 
 	Checkpoint       CheckpointPolicy `json:"checkpoint,omitempty"`
+	Spares           int              `json:"spares,omitempty"`            // containers made ahead for more instances from the checkpoint
 	BeforeCheckpoint *Hook            `json:"before_checkpoint,omitempty"` // runs before the ready checkpoint is made
 	AfterRestore     *Hook            `json:"after_restore,omitempty"`     // runs before anybody reaches what was restored, and after the checkpoint
 }

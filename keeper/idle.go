@@ -38,7 +38,7 @@ func (s *service) tick() {
 		s.rearmLate(time.Now())
 		return
 	}
-	if st.State != host.Awake || s.target.SleepAfter == 0 || s.target.NoSleepReason != "" {
+	if st.State != host.Awake || st.MainPID == 0 || s.target.SleepAfter == 0 || s.target.NoSleepReason != "" {
 		return
 	}
 	now := time.Now()

@@ -64,6 +64,17 @@ func (c *Client) MakeReady(ctx context.Context, id host.ContainerID, r ReadyRequ
 	return report, err
 }
 
+// Restore is what restores the checkpoint that the request asks for.
+func (r *ReadyRequest) Restore() RestoreRequest {
+	return RestoreRequest{Dir: r.Dir, KeyPath: r.KeyPath, Addresses: r.Addresses}
+}
+
+// Arm does all of a Restore that can be done before: the next Restore of the
+// same checkpoint only runs its script.
+func (c *Client) Arm(ctx context.Context, id host.ContainerID, r RestoreRequest) error {
+	return c.wire.Call(ctx, http.MethodPost, path(id, "arm"), r, nil)
+}
+
 // Restore restores a ready checkpoint. On an error the container has no
 // processes but its init and is of no use any more.
 func (c *Client) Restore(ctx context.Context, id host.ContainerID, r RestoreRequest) (RestoreReport, error) {
@@ -195,22 +206,63 @@ func (s *service) restoreReady(r RestoreRequest) (any, error) {
 	return &RestoreReport{Duration: took, Phases: report.Phases}, nil
 }
 
-func (s *service) restoreFrom(r RestoreRequest) (*checkpoint.RestoreReport, error) {
-	begun := time.Now()
+// armReady runs on the service's goroutine.
+func (s *service) armReady(r RestoreRequest) (any, error) {
+	if st := s.snapshot(); st.State != host.Awake || s.mainPID() != 0 {
+		return nil, fmt.Errorf("arm %s: it has processes: %w", s.target.ID, host.ErrExists)
+	}
+	spec, err := readReady(r)
+	if err != nil {
+		return nil, err
+	}
+	s.stub, err = s.stubFor(r, spec)
+	return nil, err
+}
+
+func readReady(r RestoreRequest) (*checkpoint.Spec, error) {
 	key, err := checkpoint.OpenKey(r.KeyPath)
 	if err != nil {
 		return nil, err
 	}
-	spec, err := checkpoint.ReadReady(r.Dir, key)
-	if err != nil {
+	return checkpoint.ReadReady(r.Dir, key)
+}
+
+// stubFor makes a stub of a ready checkpoint, in a container without any.
+func (s *service) stubFor(r RestoreRequest, spec *checkpoint.Spec) (*checkpoint.Stub, error) {
+	if _, err := s.livePIDs(); err != nil { // ends stubs of an earlier keeper
 		return nil, err
 	}
 	if err := s.giveMemory(r.Dir, spec.Ready.Beside); err != nil {
 		return nil, err
 	}
-	read := time.Since(begun)
-	stub, err := checkpoint.ArmReady(r.Dir, spec, s.target.CheckpointDir, r.Addresses,
+	return checkpoint.ArmReady(r.Dir, spec, s.target.CheckpointDir, r.Addresses,
 		checkpoint.ArmOptions{Holder: s.holder, Join: s.target.InitPID, AddToCgroups: s.cgroups.Add})
+}
+
+// takeStub returns a stub of the checkpoint: the one that waits, if there is
+// one of this checkpoint.
+func (s *service) takeStub(r RestoreRequest, spec *checkpoint.Spec) (*checkpoint.Stub, error) {
+	stub := s.stub
+	s.stub = nil
+	if stub != nil && stub.Spec.Created.Equal(spec.Created) {
+		return stub, nil
+	}
+	if stub != nil {
+		if err := stub.Kill(); err != nil {
+			return nil, err
+		}
+	}
+	return s.stubFor(r, spec)
+}
+
+func (s *service) restoreFrom(r RestoreRequest) (*checkpoint.RestoreReport, error) {
+	begun := time.Now()
+	spec, err := readReady(r)
+	if err != nil {
+		return nil, err
+	}
+	read := time.Since(begun)
+	stub, err := s.takeStub(r, spec)
 	if err != nil {
 		return nil, err
 	}

@@ -121,6 +121,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/{id}/sleep", s.on(func(svc *service, _ *http.Request) (any, error) { return svc.sleep() }))
 	mux.HandleFunc("POST /v1/{id}/wake", s.on(func(svc *service, r *http.Request) (any, error) { return svc.wake(r.URL.Query().Get("reason")) }))
 	mux.HandleFunc("POST /v1/{id}/ready", s.on(decoded((*service).makeReady)))
+	mux.HandleFunc("POST /v1/{id}/arm", s.on(decoded((*service).armReady)))
 	mux.HandleFunc("POST /v1/{id}/restore", s.on(decoded((*service).restoreReady)))
 	mux.HandleFunc("POST /v1/{id}/activity", s.on(func(svc *service, _ *http.Request) (any, error) {
 		svc.idle.active(time.Now(), "used by a command")

@@ -241,13 +241,18 @@ func (s *service) livePIDs() ([]int, error) {
 	return alive, nil
 }
 
-// mainPID is the first process below init; 0 if there is none.
+// mainPID is the first process below init that is no stub; 0 if there is none.
 func (s *service) mainPID() int {
 	children, err := proc.Children(s.target.InitPID)
-	if err != nil || len(children) == 0 {
+	if err != nil {
 		return 0
 	}
-	return children[0]
+	for _, pid := range children {
+		if status, err := proc.ReadStatus(pid, pid); err == nil && status.Name != checkpoint.StubName {
+			return pid
+		}
+	}
+	return 0
 }
 
 func allAlive(spec *checkpoint.Spec, alive []int) bool {

@@ -21,6 +21,8 @@ func (s *service) sleep() (*SleepReport, error) {
 		return &SleepReport{}, nil
 	case st.State != host.Awake:
 		return nil, fmt.Errorf("sleep %s: it is %s", s.target.ID, st.State)
+	case st.MainPID == 0:
+		return nil, fmt.Errorf("sleep %s: it has no processes", s.target.ID)
 	}
 	report, err := s.dump()
 	if err != nil {

@@ -120,6 +120,7 @@ func (f *projectFlags) find(ctx context.Context, env *environment, client *daemo
 	if err != nil {
 		return nil, err
 	}
+	all = slices.DeleteFunc(all, func(s daemon.ServiceStatus) bool { return s.Spare })
 	var found []daemon.ServiceStatus
 	if len(names) == 0 {
 		for _, s := range all {

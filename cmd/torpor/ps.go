@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -35,6 +36,7 @@ func newPsCommand(env *environment) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			services = slices.DeleteFunc(services, func(s daemon.ServiceStatus) bool { return s.Spare })
 			if asJSON {
 				if services == nil {
 					services = []daemon.ServiceStatus{}

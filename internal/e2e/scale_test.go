@@ -3,8 +3,10 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -100,6 +102,56 @@ func TestReplicas(t *testing.T) {
 	if out := m.must("exec", "--index", "2", "web", "hostname"); out != "web-2\n" {
 		t.Errorf("exec in the second instance: %q", out)
 	}
+}
+
+// TestSpares fills containers that were made ahead.
+func TestSpares(t *testing.T) {
+	m := newMachine(t)
+	port := freePort(t)
+	compose := strings.Replace(readyCompose, "restart: always", "restart: always\n    ports: [\""+port+":8000\"]", 1) + "      spares: 2\n"
+	started := m.upReady(compose).get("/started")
+	spares := func(n int) {
+		t.Helper()
+		m.eventually(fmt.Sprintf("%d spares", n), func() error {
+			runs, err := filepath.Glob(filepath.Join(m.run(), "runtime", m.project+"-web-*"))
+			if err == nil && len(runs) != len(m.instances())+n {
+				err = fmt.Errorf("containers are %v", runs)
+			}
+			return err
+		})
+	}
+	spares(2)
+	if s := m.instances(); len(s) != 1 {
+		t.Errorf("spares are shown: %+v", s)
+	}
+	if names := m.names(port, 6); !slices.Equal(names, []string{"web"}) {
+		t.Errorf("spares are let in: %v", names)
+	}
+	m.must("clone", "web", "2")
+	for id, s := range m.instances() {
+		m.connect(s.Address+":8000").want("/started", started)
+		if s.State != "awake" {
+			t.Errorf("%s is %+v", id, s)
+		}
+	}
+	if names := m.names(port, 9); !slices.Equal(names, []string{"web", "web-2", "web-3"}) {
+		t.Errorf("answers came from %v", names)
+	}
+	for _, e := range m.events("start", "from its ready checkpoint") {
+		t.Logf("filled in %s ms", e.Attrs["duration_ms"])
+	}
+	spares(2)
+	m.must("sleep", "web")
+	if names := m.names(port, 9); len(names) != 3 {
+		t.Errorf("woken, answers came from %v", names)
+	}
+	m.stopDaemon(syscall.SIGKILL)
+	m.serve()
+	if names := m.names(port, 9); len(names) != 3 {
+		t.Errorf("with another daemon answers came from %v", names)
+	}
+	m.must("clone", "web", "1")
+	spares(2)
 }
 
 // TestClone makes instances from a ready checkpoint, each with a name and
