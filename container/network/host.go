@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"maps"
 
 	"path/filepath"
@@ -26,6 +27,7 @@ type Host struct {
 	state   *state
 	applied bool                   // rules have been set by this process
 	held    map[portKey]heldSocket // sockets that keep other programs off published ports
+	saved   []byte                 // what this process has last written to the state file
 	turn    uint64                 // counts answers about names that several have
 }
 
@@ -87,8 +89,19 @@ func (h *Host) Ports(id host.ContainerID) []*Port {
 	return slices.Clone(h.state.Ports[id])
 }
 
-// saveLocked writes the state file.
-func (h *Host) saveLocked() error { return h.state.save(h.config.StateFile) }
+// saveLocked writes the state file, if it would change: syncing it takes
+// milliseconds, and most starts of a container ask for what it has already.
+func (h *Host) saveLocked() error {
+	b, err := h.state.encode()
+	if err != nil || bytes.Equal(b, h.saved) {
+		return err
+	}
+	if err := writeState(h.config.StateFile, b); err != nil {
+		return err
+	}
+	h.saved = b
+	return nil
+}
 
 // scoped tells a second Host's names of devices from the first's.
 func (h *Host) scoped(name string) string {

@@ -124,12 +124,16 @@ func usableSubnet(p netip.Prefix) bool {
 	return p.IsValid() && p.Addr().Is4() && p == p.Masked() && p.Bits() >= 8 && p.Bits() <= 29
 }
 
-// save replaces the file as a whole, durably.
-func (s *state) save(path string) error {
+func (s *state) encode() ([]byte, error) {
 	b, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
-		return fmt.Errorf("write network state: %w", err)
+		return nil, fmt.Errorf("write network state: %w", err)
 	}
+	return b, nil
+}
+
+// writeState replaces the file as a whole, durably.
+func writeState(path string, b []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return fmt.Errorf("write network state: %w", err)
 	}
