@@ -107,7 +107,7 @@ func TestBalance(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() }) // before the servers are waited for
+	defer conn.Close()
 	lines := bufio.NewReader(conn)
 	echo := func() {
 		t.Helper()
@@ -158,6 +158,10 @@ func TestBalance(t *testing.T) {
 		}
 		return nil
 	})
+	conn.Close()
+	if _, err := io.Copy(io.Discard, lines); err == nil { // its server is to see that before the network is gone
+		t.Error("the connection is still open")
+	}
 	r.do(func(h *Host) error { return h.Disconnect("many-web-1") })
 	if len(r.host.held) != 0 {
 		t.Errorf("ports are held for nobody: %v", r.host.held)
