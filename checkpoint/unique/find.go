@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 
 	"torpor/kernel/proc"
@@ -18,11 +19,19 @@ const (
 	aheadBytes = proc.PageBytes
 )
 
+// restoredName is the file that memory is mapped from which came out of a
+// checkpoint. What was not changed since is not the process's own.
+const (
+	restoredName  = "pages.img"
+	restoredWords = "what is in memory since an earlier restore"
+)
+
 // finder is one Find in progress.
 type finder struct {
 	space
 	pid     int
 	vmas    []proc.VMA
+	headers proc.Addr // of the executable
 	objects []*object
 	spec    *Spec
 	known   map[proc.Addr]bool // of the places
@@ -105,6 +114,9 @@ func (f *finder) pass(pagemap *os.File, searches []search) error {
 		if !renewable(v) || v.Has("dp") || v.Has("io") || v.Has("pf") {
 			continue
 		}
+		if path.Base(v.Name) == restoredName {
+			f.share(restoredWords)
+		}
 		runs, err := proc.PrivatePages(pagemap, v.Start, v.End)
 		if err != nil {
 			return err
@@ -146,6 +158,13 @@ func (f *finder) writable(addr proc.Addr, lenBytes uint64) bool {
 	}
 	v := &f.vmas[i]
 	return renewable(v) && v.Start <= addr && lenBytes <= uint64(v.End-addr)
+}
+
+// executable reports whether code is at addr.
+func (f *finder) executable(addr uint64) bool {
+	return slices.ContainsFunc(f.vmas, func(v proc.VMA) bool {
+		return v.Prot&proc.ProtExec != 0 && uint64(v.Start) <= addr && addr < uint64(v.End)
+	})
 }
 
 // add notes a place, once, if it may be written.

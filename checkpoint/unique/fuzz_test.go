@@ -26,7 +26,7 @@ func fuzzFinder(b []byte) *finder {
 		return nil
 	}
 	vma := proc.VMA{Start: fuzzBase, End: proc.Addr(end), Prot: proc.ProtRead | proc.ProtWrite, Inode: 1, Name: "/program"}
-	return &finder{space: newSpace(read), vmas: []proc.VMA{vma}, spec: new(Spec), known: map[proc.Addr]bool{}}
+	return &finder{space: newSpace(read), vmas: []proc.VMA{vma}, headers: fuzzBase, spec: new(Spec), known: map[proc.Addr]bool{}}
 }
 
 // checkPlaces wants every place to be inside of the memory.
@@ -118,7 +118,7 @@ func FuzzSearch(f *testing.F) {
 		f := fuzzFinder(b)
 		searches := []search{
 			&libcSearch{finder: f}, &goSearch{finder: f, rounds: 10}, &pythonTypes{finder: f, meta: fuzzBase + 8},
-			&pythonObjects{pythonTypes: &pythonTypes{finder: f, found: []uint64{fuzzBase}}},
+			&pythonObjects{pythonTypes: &pythonTypes{finder: f, found: []uint64{fuzzBase, fuzzBase + 64}, names: []string{pyRandomName, numpyPhilox}}},
 			&nodeSearch{v8Search: v8Search{finder: f, states: map[uint64][]uint64{}}},
 			fuzzHeap(f),
 		}

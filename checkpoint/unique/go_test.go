@@ -73,6 +73,7 @@ func main() {
 	fmt.Println("ready")
 	for lines := bufio.NewScanner(in); lines.Scan(); {
 		fmt.Println(show(own, chacha))
+		runtime.GC()
 	}
 }
 `

@@ -24,8 +24,8 @@ const (
 func (f *finder) golang() search {
 	version := ""
 	for _, o := range f.objects {
-		if version = f.goVersion(o); version != "" {
-			break
+		if o.mapping.Start <= f.headers && f.headers < o.mapping.End {
+			version = f.goVersion(o)
 		}
 	}
 	if version == "" {
@@ -44,7 +44,7 @@ func scanned(version string, minor *int) bool {
 	return err == nil && n == 1
 }
 
-// goVersion reads the version from the mappings of an object's file.
+// goVersion reads the version from the mappings of the executable's file.
 func (f *finder) goVersion(o *object) string {
 	for i := range f.vmas {
 		v := &f.vmas[i]

@@ -52,7 +52,10 @@ public class Service {
     for (int i = 0; i < 2001; i++) show();
     BufferedReader in = new BufferedReader(new InputStreamReader(new FileInputStream(args[0])));
     System.out.println("ready");
-    while (in.readLine() != null) System.out.println(show());
+    while (in.readLine() != null) {
+      System.out.println(show());
+      System.gc();
+    }
   }
 }
 `
@@ -72,14 +75,14 @@ func TestJava(t *testing.T) {
 	classes := compileJava(t)
 	for _, collector := range []string{"G1", "Serial", "Parallel"} {
 		t.Run(collector, func(t *testing.T) {
-			startService(t, "java", "-XX:+Use"+collector+"GC", "-cp", classes, "Service").checkFutures()
+			startService(t, "java", "-XX:-UsePerfData", "-XX:+Use"+collector+"GC", "-cp", classes, "Service").checkFutures()
 		})
 	}
 }
 
 // TestJavaUnknown checks that a heap that can not be read is named.
 func TestJavaUnknown(t *testing.T) {
-	s := startService(t, "java", "-XX:-UseCompressedOops", "-cp", compileJava(t), "Service")
+	s := startService(t, "java", "-XX:-UsePerfData", "-XX:-UseCompressedOops", "-cp", compileJava(t), "Service")
 	s.sleep()
 	if got := strings.Join(s.specs[0].Shared, "; "); !strings.Contains(got, "java's Random, Math.random") {
 		t.Errorf("shared is %q", got)

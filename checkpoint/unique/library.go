@@ -22,8 +22,6 @@ var unrenewed = []struct{ prefix, words string }{
 	{"beam.smp", "erlang's rand"},
 	{"redis-server", "redis's generator of random ids and seed of hashes"},
 	{"postgres", "postgres's random()"},
-	{"_mt19937.", "numpy's random generators"},
-	{"_pcg64.", "numpy's random generators"},
 }
 
 // libraries names what is mapped and not renewed.

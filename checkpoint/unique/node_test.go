@@ -23,6 +23,7 @@ if (!isMainThread) {
       const all = { ...show(), unused: vm.runInContext("Math.random()", unused) };
       for (const [k, v] of Object.entries(await ask())) all["worker" + k] = v;
       console.log(Object.entries(all).map(([k, v]) => k + "=" + v).join(" "));
+      gc();
       again();
     });
     again();
@@ -32,5 +33,5 @@ if (!isMainThread) {
 `
 
 func TestNode(t *testing.T) {
-	startService(t, "node", writeFile(t, "service.js", nodeService)).checkFutures()
+	startService(t, "node", "--expose-gc", writeFile(t, "service.js", nodeService)).checkFutures()
 }

@@ -19,6 +19,8 @@ func (p *Place) size() uint64 {
 		return chachaBytes
 	case KindV8Math:
 		return 8 * v8CacheWords
+	case KindV8Seed:
+		return v8SeedBytes
 	}
 	return p.LenBytes
 }
@@ -46,6 +48,8 @@ func (p *Place) patches(random *generator) ([]proc.Patch, error) {
 	case KindV8Math:
 		numbers, state := newV8Math(random, p.FractionBits)
 		return []proc.Patch{{Addr: p.Addr, Bytes: numbers}, {Addr: p.Also, Bytes: state}}, nil
+	case KindV8Seed:
+		return []proc.Patch{{Addr: p.Addr, Bytes: newV8Seed(random.Uint64()).bytes()}}, nil
 	}
 	return nil, fmt.Errorf("place at %x is of unknown kind %q", uint64(p.Addr), p.Kind)
 }

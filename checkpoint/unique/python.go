@@ -16,18 +16,27 @@ const (
 	pyFlagGC        = 1 << 14
 	pyMostBases     = 16
 	pyMostTypes     = 64
+	pyMostName      = 64 // of the names that are looked for
 )
 
 // Fields of _random.Random, which no version changed.
 const (
-	pyRandomIndex     = 16
-	pyRandomBytes     = 2520 // tp_basicsize
-	pyRandomMostBytes = 4096 // with what subclasses add
-	pyRandomName      = "_random.Random"
+	pyRandomIndex = 16
+	pyRandomName  = "_random.Random"
 )
 
-// python looks for the objects of random.Random and classes made of it, if
-// the interpreter is CPython.
+// Bounds of tp_basicsize of the classes that are looked for: from numpy's
+// smallest to a subclass of random.Random.
+const (
+	pyLeastBytes = 128
+	pyMostBytes  = 4096
+)
+
+// pyClasses are those that have random state.
+var pyClasses = []string{pyRandomName, numpyMT19937, numpyPCG64, numpyPCG64DXSM, numpyPhilox, numpySFC64}
+
+// python looks for the objects of random.Random, of numpy's generators, and of
+// classes made of them, if the interpreter is CPython.
 func (f *finder) python() search {
 	o := f.exports("PyType_Type", "PyModule_Type")
 	if o == nil {
@@ -44,13 +53,14 @@ func (f *finder) python() search {
 	return &pythonTypes{finder: f, meta: meta}
 }
 
-// pythonTypes looks for the class and its subclasses: for objects whose type
-// is `type`, of the right size, that say which class they are made of.
+// pythonTypes looks for the classes and their subclasses: for objects whose
+// type is `type`, of the right size, that say which class they are made of.
 type pythonTypes struct {
 	*finder
 	tries
 	meta  uint64
 	found []uint64
+	names []string // which of pyClasses they are made of
 }
 
 func (s *pythonTypes) look(p piece) {
@@ -59,32 +69,33 @@ func (s *pythonTypes) look(p piece) {
 		if p.word(i) != s.meta {
 			continue
 		}
-		if size := p.word(i + ahead); size >= pyRandomBytes && size <= pyRandomMostBytes {
+		if size := p.word(i + ahead); size >= pyLeastBytes && size <= pyMostBytes {
 			s.class(p.addr + uint64(i) - pyObjectType)
 		}
 	}
 }
 
 func (s *pythonTypes) class(addr uint64) {
-	if len(s.found) >= pyMostTypes || !s.another(s.finder, "python's random") ||
-		s.word(addr+pyTypeFlags)&pyFlagGC == 0 || !s.isRandom(addr) {
+	if len(s.found) >= pyMostTypes || !s.another(s.finder, "python's random") || s.word(addr+pyTypeFlags)&pyFlagGC == 0 {
 		return
 	}
-	s.found = append(s.found, addr)
+	if name := s.madeOf(addr); name != "" {
+		s.found, s.names = append(s.found, addr), append(s.names, name)
+	}
 }
 
-// isRandom follows the first bases of a class.
-func (s *pythonTypes) isRandom(class uint64) bool {
+// madeOf follows the first bases of a class to one of pyClasses.
+func (s *pythonTypes) madeOf(class uint64) string {
 	for range pyMostBases {
 		if class == 0 {
-			return false
+			break
 		}
-		if s.isString(s.word(class+pyTypeName), pyRandomName) {
-			return true
+		if name := s.text(s.word(class+pyTypeName), pyMostName); slices.Contains(pyClasses, name) {
+			return name
 		}
 		class = s.word(class + pyTypeBase)
 	}
-	return false
+	return ""
 }
 
 func (s *pythonTypes) next() search {
@@ -104,8 +115,8 @@ func (s *pythonObjects) look(p piece) {
 	least, most := slices.Min(s.found), slices.Max(s.found)
 	for i := 0; i < p.limit(8); i += 8 {
 		if w := p.word(i); w >= least && w <= most {
-			if slices.Contains(s.found, w) {
-				s.object(p.addr + uint64(i) - pyObjectType)
+			if n := slices.Index(s.found, w); n >= 0 {
+				s.object(p.addr+uint64(i)-pyObjectType, s.names[n])
 			}
 		}
 	}
@@ -117,15 +128,18 @@ func (s *pythonObjects) next() search { return nil }
 // class. The garbage collector links an object to its neighbours in both
 // directions while it lives; one that was freed is not linked any more. (It
 // does not know instances of _random.Random itself, which nobody makes.)
-func (s *pythonObjects) object(addr uint64) {
-	if !s.tries.another(s.finder, "python's random") || s.uint32(addr+pyRandomIndex) > mtWords || !s.linked(addr) {
+func (s *pythonObjects) object(addr uint64, class string) {
+	if !s.tries.another(s.finder, "python's random") || s.word(addr) == 0 || !s.linked(addr) {
+		return
+	}
+	if class != pyRandomName {
+		s.numpy(addr, class)
 		return
 	}
 	state := make([]byte, 4*mtWords)
-	if s.word(addr) == 0 || !s.read(state, addr+pyRandomIndex+4) || !looksRandom(state) {
-		return
+	if s.uint32(addr+pyRandomIndex) <= mtWords && s.read(state, addr+pyRandomIndex+4) && looksRandom(state) {
+		s.add(Place{Kind: KindMT19937, Addr: proc.Addr(addr + pyRandomIndex)})
 	}
-	s.add(Place{Kind: KindMT19937, Addr: proc.Addr(addr + pyRandomIndex)})
 }
 
 // linked checks PyGC_Head, before the object: pointers to the next and the

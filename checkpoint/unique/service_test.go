@@ -34,7 +34,15 @@ type service struct {
 	specs   []*unique.Spec // of its processes, once it sleeps
 	meta    []byte
 	took    time.Duration // the last Find
+	when    string        // step of the restore at which it is renewed
 }
+
+// Steps of a restore: when threads have no registers yet, and when all is done
+// but letting them go.
+const (
+	whenEarly = "script"
+	whenUsual = "verify"
+)
 
 // startService starts a program and waits until it has said "ready".
 func startService(t *testing.T, args ...string) *service {
@@ -50,7 +58,7 @@ func startService(t *testing.T, args ...string) *service {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { in.Close() })
-	s := &service{t: t, process: initproc.ForTest(t, append(args, path)...), in: in}
+	s := &service{t: t, process: initproc.ForTest(t, append(args, path)...), in: in, when: whenUsual}
 	s.holder = &checkpoint.Holder{PID: s.process.PID, Socket: filepath.Join(s.process.RunDir, "init.sock")}
 	out, err := os.OpenFile(filepath.Join(s.process.RunDir, "stdout"), os.O_RDWR, 0)
 	if err != nil {
@@ -176,7 +184,7 @@ func (s *service) tryRestore(renew bool) error {
 	_, err = stub.Restore(tracer, checkpoint.RestoreOptions{
 		Commit: func() error { return checkpoint.Discard(s.dir()) },
 		At: func(step string) error {
-			if step != "registers" || !renew {
+			if !renew || step != s.when {
 				return nil
 			}
 			return s.renew(spec)
@@ -184,25 +192,34 @@ func (s *service) tryRestore(renew bool) error {
 	return err
 }
 
-// renew runs on the tracer's thread, with all processes stopped.
+// renew runs on the tracer's thread, with all processes stopped. The threads
+// have their registers, or, at the step "script", not yet.
 func (s *service) renew(spec *checkpoint.Spec) error {
 	pids, err := checkpoint.ContainerTree(s.holder.PID)()
 	if err != nil {
 		return err
 	}
-	for i, pid := range pids {
-		p := &unique.Process{Memory: proc.OpenMemory(pid), Insn: spec.Processes[i].Call}
-		defer p.Memory.Close()
+	outer := map[int]int{} // ids here, by those inside
+	for _, pid := range pids {
 		tids, err := proc.Tasks(pid)
 		if err != nil {
 			return err
 		}
 		for _, tid := range tids {
-			regs, err := ptrace.GetRegs(tid)
+			status, err := proc.ReadStatus(pid, tid)
 			if err != nil {
 				return err
 			}
-			p.Threads = append(p.Threads, unique.Thread{TID: tid, Regs: regs})
+			outer[status.NSPIDs[len(status.NSPIDs)-1]] = tid
+		}
+	}
+	for i := range spec.Processes {
+		process := &spec.Processes[i]
+		p := &unique.Process{Memory: proc.OpenMemory(outer[process.PID]), Insn: process.Call}
+		defer p.Memory.Close()
+		for j := range process.Threads {
+			t := &process.Threads[j]
+			p.Threads = append(p.Threads, unique.Thread{TID: outer[t.TID], Regs: &t.Regs})
 		}
 		begun := time.Now()
 		if err := s.specs[i].Renew(p); err != nil {
@@ -235,24 +252,32 @@ func (s *service) end() {
 	time.Sleep(50 * time.Millisecond)
 }
 
-// future is what the program prints after a restore.
+// future is what the program prints first after a restore. It goes on for a
+// while, collecting garbage, to show that nothing else was overwritten.
 func (s *service) future(renew bool) map[string]string {
 	s.t.Helper()
 	s.restore(renew)
 	defer s.end()
-	return s.outputs()
+	first := s.outputs()
+	for range 10 {
+		s.outputs()
+	}
+	return first
 }
 
 // checkFutures restores the checkpoint four times. Without renewal both
 // futures must be the same, or the test could not fail; but for those names
 // that start with "fresh", which are the kernel's. With it all must differ from
 // each other and from those, but for names that start with "shared"; and what
-// starts with "wiped" must be 0.
+// starts with "wiped" must be 0. It is renewed once after the threads have their
+// registers and once before.
 func (s *service) checkFutures() {
 	s.t.Helper()
 	s.sleep()
 	plain, again := s.future(false), s.future(false)
-	first, second := s.future(true), s.future(true)
+	first := s.future(true)
+	s.when = whenEarly
+	second := s.future(true)
 	if len(plain) == 0 {
 		s.t.Fatal("the program prints nothing")
 	}

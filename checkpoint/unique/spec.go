@@ -24,6 +24,7 @@ const (
 	KindMT19937 Kind = "mt19937" // uint32 index and 624 uint32 of state
 	KindChaCha8 Kind = "chacha8" // State of Go's internal/chacha8rand
 	KindV8Math  Kind = "v8 math" // 64 float64 that Math.random takes, from Also: the two words of xorshift128+
+	KindV8Seed  Kind = "v8 seed" // RandomNumberGenerator, from which Math.random is seeded
 )
 
 // Place is one piece of random state in memory.

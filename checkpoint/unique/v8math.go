@@ -25,14 +25,21 @@ type v8Search struct {
 	pairs  tries
 	caches []uint64            // addresses of the numbers
 	states map[uint64][]uint64 // addresses, by the upper bits of the first word
+
+	searchSeeds bool
+	seeds       int // examined
 }
 
 // v8LeastBits of a word are part of a number in all versions.
 const v8LeastBits = 52
 
 func (s *v8Search) look(p piece) {
-	for i := 0; i < p.limit(24); i += 8 {
+	for i := 0; i < p.limit(32); i += 8 {
 		switch p.word(i) {
+		case mallocChunk, mallocOther:
+			if s.searchSeeds {
+				s.seedAt(p, i)
+			}
 		case v8CacheLength:
 			if a, b := p.word(i+8), p.word(i+16); a < v8One && b < v8One && a != b {
 				s.cache(p.addr + uint64(i) + 8)

@@ -127,6 +127,22 @@ func (c *callee) call(tid int, regs *Regs, f uint64, args ...uint64) (uint64, er
 		FSBase: regs.Fs_base, GSBase: regs.Gs_base, Limit: time.Second})
 }
 
+// waitHandled waits until no signal is pending: a second one of the same number
+// would be one with it.
+func (c *callee) waitHandled() {
+	c.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.cmd.Process.Pid))
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if strings.Contains(string(b), "SigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n") {
+			return
+		}
+	}
+	c.t.Fatal("a signal stays pending")
+}
+
 // TestCall calls functions in a program that waits in read, and checks their
 // results and that the program notices nothing else: SIGTRAP is still ignored,
 // a signal that came meanwhile is handled afterwards.
@@ -152,6 +168,7 @@ func TestCall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		c.waitHandled()
 	}
 	fmt.Fprint(c.in, ".")
 	if got := c.line(); got != "43 3" {

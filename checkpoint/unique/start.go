@@ -8,8 +8,10 @@ import (
 	"torpor/kernel/proc"
 )
 
-// auxRandom is AT_RANDOM: where the kernel put 16 random bytes at exec.
+// Entries of the auxiliary vector, which the kernel made at exec: where the
+// executable's program headers are, and 16 random bytes.
 const (
+	auxHeaders     = 3
 	auxRandom      = 25
 	auxRandomBytes = 16
 )
@@ -22,8 +24,12 @@ func (f *finder) startValue() error {
 		return fmt.Errorf("read auxiliary vector: %w", err)
 	}
 	for ; len(auxv) >= 16; auxv = auxv[16:] {
-		if binary.LittleEndian.Uint64(auxv) == auxRandom {
-			f.add(Place{Kind: KindBytes, Addr: proc.Addr(binary.LittleEndian.Uint64(auxv[8:])), LenBytes: auxRandomBytes})
+		addr := proc.Addr(binary.LittleEndian.Uint64(auxv[8:]))
+		switch binary.LittleEndian.Uint64(auxv) {
+		case auxHeaders:
+			f.headers = addr
+		case auxRandom:
+			f.add(Place{Kind: KindBytes, Addr: addr, LenBytes: auxRandomBytes})
 		}
 	}
 	return nil
