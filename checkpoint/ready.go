@@ -160,6 +160,7 @@ func (d *dump) registrations() error {
 			if set.Target != "anon_inode:[eventpoll]" {
 				continue
 			}
+			set.Signals = nil // among the events
 			first := d.firstObject(set.Slot)
 			if reason, tried := missing[first]; tried && reason == "" {
 				continue

@@ -46,7 +46,7 @@ type ReadySpec struct {
 	Segments  []object.SegmentSpec `json:"segments,omitempty"`
 	Beside    []files.Record       `json:"beside,omitempty"`
 	Addresses []netip.Addr         `json:"addresses,omitempty"` // of the container; another instance has others, in this order
-	Random    []unique.Spec        `json:"random,omitempty"` // of each process: what no two restores may share
+	Random    []unique.Spec        `json:"random,omitempty"`    // of each process: what no two restores may share
 	Sums      []SumSpec            `json:"sums,omitempty"`
 	ColdStart time.Duration        `json:"cold_start_ns,omitempty"`
 	Subject   json.RawMessage      `json:"subject,omitempty"` // the owner's: what the tree is a checkpoint of
