@@ -148,12 +148,12 @@ func TestKilledTracer(t *testing.T) {
 }
 
 // killHelper runs a process that dumps or restores and dies at step.
-func (c *conversation) killHelper(what, step string) {
-	c.t.Helper()
-	cmd := exec.Command("/proc/self/exe", helperArg, what, step, c.dir, fmt.Sprint(c.holder.PID), c.holder.Socket)
+func (tree *testTree) killHelper(what, step string, more ...string) {
+	tree.t.Helper()
+	cmd := exec.Command("/proc/self/exe", append([]string{helperArg, what, step, tree.dir, fmt.Sprint(tree.holder.PID), tree.holder.Socket}, more...)...)
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState == nil || cmd.ProcessState.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
-		c.t.Fatalf("helper: %v\n%s", err, out)
+		tree.t.Fatalf("helper: %v\n%s", err, out)
 	}
 }
 

@@ -13,7 +13,7 @@ import (
 const helperArg = "checkpoint-helper"
 
 // helper's arguments are what to do, the step, the tree's directory, its
-// init's pid and its socket.
+// init's pid and its socket, and the directory of a ready checkpoint.
 func helper(args []string) int {
 	pid, err := strconv.Atoi(args[3])
 	if err != nil {
@@ -28,10 +28,15 @@ func helper(args []string) int {
 		return nil
 	}
 	fmt.Println("begin")
-	if args[0] == "dump" {
+	switch args[0] {
+	case "dump":
 		_, err = tree.trySleep(DumpOptions{At: at})
-	} else {
+	case "restore":
 		_, err = tree.tryWake(RestoreOptions{At: at})
+	case "ready":
+		_, err = tree.tryReadyAt(args[5], at)
+	case "restore-ready":
+		_, err = tree.tryRestoreReadyAt(args[5], at)
 	}
 	fmt.Fprintln(os.Stderr, err)
 	return 1

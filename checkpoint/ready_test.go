@@ -27,7 +27,12 @@ func (tree *testTree) makeReady(dir string) *DumpReport {
 }
 
 func (tree *testTree) tryReady(dir string) (report *DumpReport, err error) {
-	o := ReadyOptions{Dir: dir, Key: testKey, Holder: tree.holder, List: ContainerTree(tree.holder.PID), Own: filepath.Join(tree.dir, "checkpoint"), Verify: true}
+	return tree.tryReadyAt(dir, nil)
+}
+
+// tryReadyAt calls at between the steps.
+func (tree *testTree) tryReadyAt(dir string, at func(string) error) (report *DumpReport, err error) {
+	o := ReadyOptions{Dir: dir, Key: testKey, Holder: tree.holder, List: ContainerTree(tree.holder.PID), Own: filepath.Join(tree.dir, "checkpoint"), Verify: true, At: at}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		report, err = DumpReady(o)
 		if !errors.Is(err, ErrBusy) || time.Now().After(deadline) {
@@ -52,6 +57,11 @@ func restoreReady(t *testing.T, dir string, setUp func(*exec.Cmd)) *testTree {
 }
 
 func (tree *testTree) tryRestoreReady(dir string) (*RestoreReport, error) {
+	return tree.tryRestoreReadyAt(dir, nil)
+}
+
+// tryRestoreReadyAt calls at between the steps.
+func (tree *testTree) tryRestoreReadyAt(dir string, at func(string) error) (*RestoreReport, error) {
 	spec, err := ReadReady(dir, testKey)
 	if err != nil {
 		return nil, err
@@ -61,7 +71,7 @@ func (tree *testTree) tryRestoreReady(dir string) (*RestoreReport, error) {
 		return nil, err
 	}
 	tracer := newTracer(tree.t)
-	report, err := stub.Restore(tracer, RestoreOptions{})
+	report, err := stub.Restore(tracer, RestoreOptions{At: at})
 	if err != nil {
 		return nil, err
 	}
