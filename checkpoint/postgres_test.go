@@ -2,7 +2,6 @@ package checkpoint
 
 import (
 	"encoding/binary"
-	"io"
 	"time"
 )
 
@@ -45,24 +44,10 @@ func (s *postgresSession) query(query string) []string {
 // of each row.
 func (s *postgresSession) rows() []string {
 	s.t.Helper()
-	var rows []string
 	s.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
-	for {
-		var header [5]byte
-		if _, err := io.ReadFull(s.read, header[:]); err != nil {
-			s.t.Fatalf("read message: %v", err)
-		}
-		body := make([]byte, binary.BigEndian.Uint32(header[1:])-4)
-		if _, err := io.ReadFull(s.read, body); err != nil {
-			s.t.Fatalf("read message: %v", err)
-		}
-		switch header[0] {
-		case 'Z':
-			return rows
-		case 'E':
-			s.t.Fatalf("server says %q", body)
-		case 'D':
-			rows = append(rows, string(body[6:6+binary.BigEndian.Uint32(body[2:])]))
-		}
+	rows, err := postgresRows(s.read)
+	if err != nil {
+		s.t.Fatal(err)
 	}
+	return rows
 }

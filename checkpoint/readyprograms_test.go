@@ -31,6 +31,7 @@ type readyProgram struct {
 	args []string
 	// ask sends request number n on a connection of its own and checks the answer.
 	ask   func(c net.Conn, n int) error
+	made  func() // when the checkpoint was made
 	fresh func() // before each restore: makes the files what they were
 	slow  bool   // restored ten times, not fifty
 }
@@ -46,7 +47,7 @@ const (
 // runs it is asked by several clients at once. None may fail.
 func TestReadyPrograms(t *testing.T) {
 	for _, p := range []func(*testing.T) *readyProgram{
-		readyPython, readyAsyncio, readyNode, readyNodeTLS, readyGo, readyRedis, readyMemcached, readyNginx, readyPHP, readyJava,
+		readyPython, readyAsyncio, readyNode, readyNodeTLS, readyGo, readyRedis, readyMemcached, readyNginx, readyPHP, readyJava, readyPostgres,
 	} {
 		program := p(t)
 		t.Run(program.name, program.run)
@@ -59,6 +60,9 @@ func (p *readyProgram) run(t *testing.T) {
 	tree.waitListening(p.port)
 	dir := filepath.Join(t.TempDir(), "ready")
 	tree.makeReady(dir)
+	if p.made != nil {
+		p.made()
+	}
 	tree.askMany(p, 0) // the process that was checkpointed serves
 	tree.end()
 	times := 50
