@@ -28,8 +28,15 @@
 #define SYS_clone3        435
 #define SYS_close_range   436
 
+// A thread that ends by itself gives its number back only after its process can
+// have been waited for (release_task of kernel/exit.c: free_pids follows
+// write_unlock_irq), so that who has waited can find the number taken. That
+// takes microseconds, or as long as the thread has to wait for a processor.
+#define MAX_TRIES 2000
+
 // interp executes script entries of 64 bytes from R12 on:
-//   0 nr uint32, 4 op uint8, 5 flags uint8, 8 six arguments, 56 result.
+//   0 nr uint32, 4 op uint8, 5 flags uint8, 6 tries uint16, 8 six arguments,
+//   56 result.
 // It uses no stack. On a failed check R15 holds 'fail' and R12 the entry.
 TEXT ·interp(SB), NOSPLIT|NOFRAME, $0-0
 next:
@@ -57,9 +64,18 @@ next:
 	MOVBLZX 4(R12), CX
 	CMPL CX, $2
 	JNE  parent
+	CMPQ AX, $-17           // EEXIST: see MAX_TRIES
+	JEQ  again
 	TESTQ AX, AX
 	JNE  parent
 	MOVQ 48(R12), R12
+	JMP  next
+again:
+	INCW 6(R12)
+	CMPW 6(R12), $MAX_TRIES
+	JCC  parent
+	MOVL $SYS_sched_yield, AX
+	SYSCALL
 	JMP  next
 parent:
 	MOVQ 56(R12), DX
@@ -181,9 +197,18 @@ second:                     // struct clone_args: exit_signal, set_tid, set_tid_
 	MOVQ $1, 72(SP)
 anypid:
 	MOVQ SP, DI
-	MOVL $88, SI
+	MOVL $88, SI            // 88(SP) counts tries
 	MOVL $SYS_clone3, AX
 	SYSCALL
+	CMPQ AX, $-17           // EEXIST
+	JNE  cloned
+	INCL 88(SP)
+	CMPL 88(SP), $MAX_TRIES
+	JCC  cloned
+	MOVL $SYS_sched_yield, AX
+	SYSCALL
+	JMP  anypid
+cloned:
 	MOVL $14, DI
 	TESTQ AX, AX
 	JLT  exit

@@ -247,9 +247,6 @@ func (s *service) end() {
 			time.Sleep(time.Millisecond)
 		}
 	}
-	// The number of a thread that no tracer has waited for becomes free a
-	// little later than its process is reaped.
-	time.Sleep(50 * time.Millisecond)
 }
 
 // future is what the program prints first after a restore. It goes on for a
