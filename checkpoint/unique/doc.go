@@ -39,7 +39,8 @@
 //     getrandom in the vdso is not restored at all (MAP_DROPPABLE).
 //   - OpenSSL 1.1.1 and 3, as a library or exported by the executable as in
 //     node: RAND_poll seeds the primary generator, and those of all threads
-//     reseed when they see that.
+//     reseed when they see that. Version 3 makes its generators at the first
+//     use: where there are none yet nothing is called.
 //   - Python 3.9 to 3.13: objects of random.Random and its subclasses, which is
 //     the module random, tempfile, and seeded ones too; numpy's generators.
 //   - Go 1.22 or later: the runtime's generators of all threads, so math/rand,

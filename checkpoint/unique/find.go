@@ -78,10 +78,9 @@ func Find(pid int, vmas []proc.VMA, memory *proc.Memory) (*Spec, error) {
 		return nil, err
 	}
 	f.objects = findObjects(f.space, vmas)
-	f.openssl()
 	f.libraries()
 	searches := []search{&libcSearch{finder: f}}
-	for _, s := range []search{f.golang(), f.python(), f.node(), f.java()} {
+	for _, s := range []search{f.openssl(), f.golang(), f.python(), f.node(), f.java()} {
 		if s != nil {
 			searches = append(searches, s)
 		}

@@ -48,8 +48,8 @@ func TestPythonVersions(t *testing.T) {
 	}
 }
 
-// TestOpenSSLUnused calls RAND_poll of a library that the program has loaded
-// and not used.
+// TestOpenSSLUnused calls nothing of a library that the program has loaded and
+// whose generators it has not used: each restore makes its own.
 func TestOpenSSLUnused(t *testing.T) {
 	s := startService(t, "/usr/bin/python3", "-c", `
 import ssl, sys
@@ -60,7 +60,7 @@ while True:
     print("freshssl=" + ssl.RAND_bytes(8).hex(), flush=True)
 `)
 	s.checkFutures()
-	if len(s.specs[0].Calls) != 1 {
+	if len(s.specs[0].Calls) != 0 {
 		t.Errorf("calls are %+v", s.specs[0].Calls)
 	}
 }

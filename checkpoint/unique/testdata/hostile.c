@@ -73,6 +73,7 @@ int main(int argc, char **argv) {
 	for (int i = 0; i < 8; i++)
 		loop[i] = (uint64_t)loop;
 	gHotSpotVMStructs = gHotSpotVMTypes = tables(loop);
+	char *method = strdup("CTR-DRBG");
 	unsigned long sum = 0;
 	for (int i = 0; i < WORDS; i++)
 		sum = 31 * sum + fill[i];
@@ -83,6 +84,6 @@ int main(int argc, char **argv) {
 		unsigned long now = 0;
 		for (int i = 0; i < WORDS; i++)
 			now = 31 * now + fill[i];
-		puts(now == sum ? "same=1" : "same=0");
+		puts(now == sum && !strcmp(method, "CTR-DRBG") ? "same=1" : "same=0");
 	}
 }
