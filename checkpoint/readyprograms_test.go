@@ -320,7 +320,7 @@ func readyPHP(t *testing.T) *readyProgram {
 			t.Fatal(err)
 		}
 	}
-	script := writeFile(t, dir, "index.php", `<?php echo $_SERVER["REQUEST_URI"], md5(str_repeat("x", 1 << 20)) === "fa06a9e3b4bc1f3ee3bf4e76a68dc9e2" ? " intact" : " intact";`)
+	script := writeFile(t, dir, "index.php", `<?php echo $_SERVER["REQUEST_URI"], " ", md5(str_repeat("x", 1 << 20));`)
 	config := writeFile(t, dir, "fpm.conf", `
 [global]
 error_log = /dev/stderr
@@ -369,7 +369,7 @@ func askFastCGI(c net.Conn, script, path string) error {
 		case stdout:
 			output = append(output, content[:len(content)-int(header[6])]...)
 		case end:
-			if _, body, _ := strings.Cut(string(output), "\r\n\r\n"); body != path+" intact" {
+			if _, body, _ := strings.Cut(string(output), "\r\n\r\n"); body != path+" b561f87202d04959e37588ee05cf5b10" {
 				return fmt.Errorf("answer %q", output)
 			}
 			return nil
