@@ -68,3 +68,10 @@ func (c Clock) Now(boot time.Duration) uint32 {
 	}
 	return c.Value + uint32(elapsed.Milliseconds()+1)&^1
 }
+
+func (k Key) unmap() Key {
+	return Key{
+		netip.AddrPortFrom(k.Local.Addr().Unmap(), k.Local.Port()),
+		netip.AddrPortFrom(k.Remote.Addr().Unmap(), k.Remote.Port()),
+	}
+}

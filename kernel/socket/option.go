@@ -175,8 +175,8 @@ func Read(fd int, k Kind, connected bool) (Options, error) {
 		}
 		value := make([]byte, o.lenBytes)
 		n, err := getRaw(fd, o.level, o.name, value)
-		if err == unix.ENOPROTOOPT || err == unix.EOPNOTSUPP || err == unix.EINVAL || err == unix.ENOTCONN {
-			continue // not of this kind, or of this kernel
+		if absent(err) {
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read option %d of level %d: %w", o.name, o.level, err)
@@ -307,4 +307,9 @@ func Refused(fd int, k Kind) string {
 		}
 	}
 	return ""
+}
+
+// Has reports whether the option is among them.
+func (a Options) Has(level, name int) bool {
+	return slices.ContainsFunc(a, func(o Option) bool { return o.Level == level && o.Name == name })
 }

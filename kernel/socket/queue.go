@@ -173,12 +173,22 @@ func unlockBuffer(fd, was int) error {
 	if err := setBuffer(fd, unix.SO_SNDBUF, was/2); err != nil {
 		return fmt.Errorf("reset send buffer: %w", err)
 	}
+	return freeBuffer(fd, sendBufferLock)
+}
+
+// Bits of SO_BUF_LOCK: sizes that the kernel does not choose.
+const (
+	sendBufferLock    = 1
+	receiveBufferLock = 2
+)
+
+func freeBuffer(fd, lock int) error {
 	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 	if err != nil { // before Linux 5.14
 		return nil
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, locked&^1); err != nil {
-		return fmt.Errorf("reset send buffer: %w", err)
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, locked&^lock); err != nil {
+		return fmt.Errorf("reset buffer of socket: %w", err)
 	}
 	return nil
 }
@@ -208,6 +218,7 @@ func Abandon(fd int) error {
 const (
 	Readable   = unix.POLLIN
 	PeerClosed = unix.POLLRDHUP
+	Urgent     = unix.POLLPRI
 	HungUp     = unix.POLLHUP
 	Failed     = unix.POLLERR
 )

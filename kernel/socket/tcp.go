@@ -45,24 +45,20 @@ func repairing(fd int, f func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOn); err != nil {
+	if err := StartRepair(fd); err != nil {
 		return err
 	}
-	defer func() {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOffQuietly),
-			unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, reuse))
-	}()
+	defer func() { err = errors.Join(err, EndRepair(fd, reuse != 0)) }()
 	return f()
 }
 
 // sequence returns the sequence number behind a queue: of the next byte to be
 // written, or to be received.
 func sequence(fd, queue int) (uint32, error) {
-	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, queue); err != nil {
+	if err := selectQueue(fd, queue); err != nil {
 		return 0, err
 	}
-	n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ)
-	return uint32(n), err
+	return getUint32(fd, unix.TCP_QUEUE_SEQ)
 }
 
 // Unreceived returns the bytes that one end of a connection has sent and the
@@ -131,21 +127,21 @@ func Join(e Ends) error {
 	e.sequences = [2]uint32{1 << 20, 2 << 20} // any
 	e.segmentMaximum = 65400                  // as much as the loopback device takes, for the kernel to lower
 	for i, fd := range e.FDs {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOn); err != nil {
-			return fmt.Errorf("repair connection: %w", err)
+		if err := StartRepair(fd); err != nil {
+			return err
 		}
 		if err := e.open(i); err != nil {
 			return fmt.Errorf("repair connection from %s to %s: %w", e.Locals[i], e.Locals[1-i], err)
 		}
 	}
 	for i, fd := range e.FDs {
-		if err := copyWindow(fd, e.FDs[1-i]); err != nil {
+		if err := openWindow(fd, e.FDs[1-i]); err != nil {
 			return fmt.Errorf("repair connection: open window: %w", err)
 		}
 	}
 	for _, fd := range e.FDs {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR, repairOffQuietly); err != nil {
-			return fmt.Errorf("repair connection: %w", err)
+		if err := EndRepair(fd, false); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -154,13 +150,8 @@ func Join(e Ends) error {
 // open brings one end into its state.
 func (e *Ends) open(i int) error {
 	fd := e.FDs[i]
-	for queue, value := range map[int]uint32{sendQueue: e.sequences[i], receiveQueue: e.sequences[1-i]} {
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_QUEUE, queue); err != nil {
-			return err
-		}
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_QUEUE_SEQ, int(value)); err != nil {
-			return err
-		}
+	if err := SetSequences(fd, e.sequences[i], e.sequences[1-i]); err != nil {
+		return err
 	}
 	if err := Bind(fd, e.Domains[i], e.Locals[i]); err != nil {
 		return err
@@ -168,9 +159,20 @@ func (e *Ends) open(i int) error {
 	if err := Connect(fd, e.Domains[i], e.Locals[1-i]); err != nil {
 		return err
 	}
-	return unix.SetsockoptTCPRepairOpt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR_OPTIONS, []unix.TCPRepairOpt{
-		{Code: unix.TCPOPT_MAXSEG, Val: e.segmentMaximum},
-		{Code: unix.TCPOPT_WINDOW, Val: windowScale | windowScale<<16},
-		{Code: unix.TCPOPT_SACK_PERMITTED},
-	})
+	return SetRepair(fd, &RepairState{SegmentMaximum: e.segmentMaximum, Scaling: true, SendScale: windowScale, ReceiveScale: windowScale, SACK: true})
+}
+
+// openWindow lets the end of a connection send what the other end is ready to
+// receive. Both are in repair mode.
+func openWindow(fd, other int) error {
+	mine, err := getWindow(fd)
+	if err != nil {
+		return err
+	}
+	theirs, err := getWindow(other)
+	if err != nil {
+		return err
+	}
+	mine.Sent, mine.Maximum, mine.SentAt = theirs.Received, theirs.Received, mine.ReceivedAt
+	return setWindow(fd, mine)
 }

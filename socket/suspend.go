@@ -1,0 +1,215 @@
+package socket
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"torpor/host"
+	"torpor/kernel/clock"
+	"torpor/kernel/socket"
+)
+
+// Suspender reads connections of one network namespace. It is for one
+// goroutine at a time. Close it.
+type Suspender struct {
+	defaults  map[int]*socket.Defaults // by domain
+	diagnosis *socket.Diagnosis
+}
+
+// NewSuspender makes one for the namespace of the calling thread.
+func NewSuspender() (*Suspender, error) {
+	s := &Suspender{defaults: map[int]*socket.Defaults{}}
+	for _, domain := range []int{socket.IPv4, socket.IPv6} {
+		defaults, err := socket.ReadDefaults(kind(domain))
+		if domain == socket.IPv6 && errors.Is(err, unix.EAFNOSUPPORT) {
+			continue // no IPv6 on this host
+		}
+		if err != nil {
+			return nil, err
+		}
+		s.defaults[domain] = defaults
+	}
+	var err error
+	s.diagnosis, err = socket.OpenDiagnosis()
+	return s, err
+}
+
+// Close releases it.
+func (s *Suspender) Close() error { return s.diagnosis.Close() }
+
+func kind(domain int) socket.Kind {
+	return socket.Kind{Domain: domain, Type: socket.Stream, Protocol: socket.TCP}
+}
+
+// Suspended is a connection that was read, or why it can not be suspended.
+type Suspended struct {
+	Spec *Spec // nil with an error
+	Err  error // *host.Refusal, if the connection is as it was
+}
+
+// Suspend reads connections, which nobody may use meanwhile. Those without an
+// error are deaf then, and closing them tells the peer nothing: the caller
+// keeps the record, closes the descriptor and answers for the connection; or
+// takes it back by Resume. The others are as before.
+//
+// Packets that arrive meanwhile are lost on the way, and their peers send them
+// again. There is one wait for packets under way, some milliseconds, however
+// many the connections are.
+func (s *Suspender) Suspend(fds ...int) []Suspended {
+	all := make([]Suspended, len(fds))
+	deaf := 0
+	for i, fd := range fds {
+		if all[i].Err = s.deafen(fd); all[i].Err == nil {
+			deaf++
+		}
+	}
+	if deaf == 0 {
+		return all
+	}
+	barrier := socket.AwaitPackets()
+	for i, fd := range fds {
+		if all[i].Err != nil {
+			continue
+		}
+		if all[i].Err = barrier; barrier == nil {
+			all[i].Spec, all[i].Err = s.read(fd)
+		}
+		if all[i].Err != nil {
+			all[i].Err = errors.Join(all[i].Err, socket.Hear(fd))
+		}
+	}
+	return all
+}
+
+// deafen refuses what can be told at once, and lets nothing more arrive.
+func (s *Suspender) deafen(fd int) error {
+	k, err := socket.KindOf(fd)
+	if err != nil {
+		return err
+	}
+	if reason := unsuitable(k); reason != "" || s.defaults[k.Domain] == nil {
+		return refuse(reason)
+	}
+	if reason := socket.Refused(fd, k); reason != "" {
+		return refuse(reason)
+	}
+	// Or the peer would send again what is only not acknowledged yet.
+	if err := socket.QuickAck(fd); err != nil {
+		return err
+	}
+	return socket.Deafen(fd)
+}
+
+func unsuitable(k socket.Kind) string {
+	switch {
+	case k.Protocol == socket.MPTCP:
+		return "several paths (MPTCP)"
+	case k.Protocol != socket.TCP || !k.Internet():
+		return "not a connection of TCP"
+	}
+	return ""
+}
+
+func refuse(reason string) error { return &host.Refusal{Reasons: []string{reason}} }
+
+// read reads a deaf connection and leaves it in repair mode.
+func (s *Suspender) read(fd int) (*Spec, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return nil, fmt.Errorf("read state of connection: %w", err)
+	}
+	if err := idle(fd, info); err != nil {
+		return nil, err
+	}
+	spec := &Spec{}
+	if spec.Unread, err = socket.PeekTCP(fd); err != nil {
+		return nil, err
+	}
+	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	if err != nil {
+		return nil, err
+	}
+	spec.IPv6 = domain == socket.IPv6
+	if spec.Local, spec.Remote, err = socket.Pair(fd); err != nil {
+		return nil, err
+	}
+	signed, err := s.diagnosis.Signed(domain, spec.Local, spec.Remote)
+	if err != nil {
+		return nil, err
+	}
+	if signed {
+		return nil, refuse("segments signed by a key (TCP MD5)")
+	}
+	spec.Key = spec.Key.unmap()
+	if spec.Options, err = s.defaults[domain].Differences(fd); err != nil {
+		return nil, err
+	}
+	if err := socket.StartRepair(fd); err != nil {
+		return nil, err
+	}
+	state, err := socket.ReadRepair(fd, info)
+	if err != nil {
+		return nil, errors.Join(err, socket.EndRepair(fd, spec.reuse()))
+	}
+	spec.setState(&state)
+	return spec, nil
+}
+
+// idle refuses connections in a state that can not be restored.
+func idle(fd int, info *unix.TCPInfo) error {
+	if info.State != socket.Established {
+		return refuse("state " + stateName(info.State))
+	}
+	events, err := socket.Poll(fd, socket.Urgent|socket.PeerClosed, 0)
+	if err != nil {
+		return err
+	}
+	switch {
+	case events&socket.Failed != 0:
+		return refuse("an error that was not read yet")
+	case events&(socket.PeerClosed|socket.HungUp) != 0:
+		return refuse("one direction is shut down")
+	case events&socket.Urgent != 0:
+		return refuse("urgent data")
+	}
+	unsent, err := socket.Unacknowledged(fd)
+	if err != nil {
+		return err
+	}
+	if unsent != 0 || info.Unacked != 0 {
+		return refuse(fmt.Sprintf("%d bytes that the peer has not acknowledged", unsent))
+	}
+	return nil
+}
+
+var stateNames = []string{"?", "established", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "closed", "CLOSE-WAIT",
+	"LAST-ACK", "listening", "closing", "SYN-RECEIVED"}
+
+func stateName(state uint8) string {
+	if int(state) >= len(stateNames) {
+		state = 0
+	}
+	return stateNames[state]
+}
+
+// Resume takes back a suspended connection that was not closed.
+func Resume(fd int, spec *Spec) error {
+	return errors.Join(socket.EndRepair(fd, spec.reuse()), socket.Hear(fd))
+}
+
+func (s *Spec) setState(r *socket.RepairState) {
+	s.SendNext, s.ReceiveNext = Sequence(r.SendNext), Sequence(r.ReceiveNext)
+	s.Window = Window{SentAt: Sequence(r.Window.SentAt), Send: r.Window.Sent, Maximum: r.Window.Maximum,
+		Receive: r.Window.Received, Updated: Sequence(r.Window.ReceivedAt)}
+	s.Scaling, s.SendScale, s.ReceiveScale = r.Scaling, r.SendScale, r.ReceiveScale
+	s.SegmentMaximum = uint16(r.SegmentMaximum)
+	s.SACK, s.Timestamps = r.SACK, r.Timestamps
+	if r.Timestamps {
+		s.Clock = Clock{Value: r.Clock, At: clock.Boot()}
+	}
+}
+
+// reuse reports whether the connection had SO_REUSEADDR.
+func (s *Spec) reuse() bool { return s.Options.Has(unix.SOL_SOCKET, unix.SO_REUSEADDR) }
