@@ -31,7 +31,8 @@ func (d *Diagnosis) Close() error { return unix.Close(d.fd) }
 
 // Of linux/inet_diag.h.
 const (
-	inetDiagMD5 = 18 // INET_DIAG_MD5SIG, always shown to CAP_NET_ADMIN
+	inetDiagInfo = 2  // INET_DIAG_INFO: who asks for it, and has CAP_NET_ADMIN, is shown
+	inetDiagMD5  = 18 // INET_DIAG_MD5SIG
 
 	inetRequestBytes = 56 // struct inet_diag_req_v2
 	inetMessageBytes = 72 // struct inet_diag_msg
@@ -49,7 +50,7 @@ func (d *Diagnosis) Signed(domain int, local, remote netip.AddrPort) (bool, erro
 	order.PutUint16(b[6:], unix.NLM_F_REQUEST)
 	order.PutUint32(b[8:], d.seq)
 	request := b[unix.NLMSG_HDRLEN:]
-	request[0], request[1] = byte(domain), unix.IPPROTO_TCP
+	request[0], request[1], request[2] = byte(domain), unix.IPPROTO_TCP, 1<<(inetDiagInfo-1)
 	order.PutUint32(request[4:], ^uint32(0)) // states
 	id := request[8:]
 	binary.BigEndian.PutUint16(id, local.Port())
