@@ -49,7 +49,7 @@ func (s *Spec) open(fd int) error {
 	if err := socket.Bind(fd, s.domain(), s.Local); err != nil {
 		return err
 	}
-	if err := socket.Connect(fd, s.domain(), s.Remote); err != nil {
+	if err := socket.ConnectRepaired(fd, s.domain(), s.Remote, uint32(s.SegmentMaximum)); err != nil {
 		return err
 	}
 	state := s.state()

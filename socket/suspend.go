@@ -16,6 +16,7 @@ import (
 type Suspender struct {
 	defaults  map[int]*socket.Defaults // by domain
 	diagnosis *socket.Diagnosis
+	deafness  *socket.Deafness
 }
 
 // NewSuspender makes one for the namespace of the calling thread.
@@ -32,12 +33,17 @@ func NewSuspender() (*Suspender, error) {
 		s.defaults[domain] = defaults
 	}
 	var err error
-	s.diagnosis, err = socket.OpenDiagnosis()
-	return s, err
+	if s.deafness, err = socket.NewDeafness(); err != nil {
+		return nil, err
+	}
+	if s.diagnosis, err = socket.OpenDiagnosis(); err != nil {
+		return nil, errors.Join(err, s.deafness.Close())
+	}
+	return s, nil
 }
 
 // Close releases it.
-func (s *Suspender) Close() error { return s.diagnosis.Close() }
+func (s *Suspender) Close() error { return errors.Join(s.diagnosis.Close(), s.deafness.Close()) }
 
 func kind(domain int) socket.Kind {
 	return socket.Kind{Domain: domain, Type: socket.Stream, Protocol: socket.TCP}
@@ -99,7 +105,7 @@ func (s *Suspender) deafen(fd int) error {
 	if err := socket.QuickAck(fd); err != nil {
 		return err
 	}
-	return socket.Deafen(fd)
+	return s.deafness.Deafen(fd)
 }
 
 func unsuitable(k socket.Kind) string {

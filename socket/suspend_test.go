@@ -178,6 +178,9 @@ func TestSuspend(t *testing.T) {
 			before := kernelView(t, p.fd)
 			for i := range 20 {
 				p.restore(p.suspend())
+				if now := kernelView(t, p.fd); now != before {
+					t.Fatalf("connection was\n%s\nand is\n%s", before, now)
+				}
 				p.talk(1 + i*9973)
 			}
 			after := kernelView(t, p.fd)
@@ -382,6 +385,9 @@ func TestRefused(t *testing.T) {
 		{"socket filter", "filter", func(p *pair) error {
 			accept := unix.SockFilter{Code: unix.BPF_RET, K: 1 << 16}
 			return unix.SetsockoptSockFprog(p.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &accept})
+		}},
+		{"record route", "IP options", func(p *pair) error {
+			return unix.SetsockoptString(p.fd, unix.IPPROTO_IP, unix.IP_OPTIONS, "\x07\x07\x04\x00\x00\x00\x00\x00")
 		}},
 		{"signed", "MD5", func(p *pair) error {
 			key := unix.TCPMD5Sig{Keylen: 3, Key: [80]uint8{1, 2, 3}}

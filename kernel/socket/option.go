@@ -300,6 +300,9 @@ func Refused(fd int, k Kind) string {
 		if ulp, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_ULP); err == nil && ulp != "" {
 			return "the protocol " + ulp + " over TCP"
 		}
+		if hasHeaders(fd, k.Domain) {
+			return "IP options"
+		}
 	}
 	if k.Protocol == UDP {
 		if v, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_ENCAP); err == nil && v != 0 {
@@ -307,6 +310,21 @@ func Refused(fd int, k Kind) string {
 		}
 	}
 	return ""
+}
+
+// hasHeaders reports whether the socket adds headers to each packet that
+// Options do not have.
+func hasHeaders(fd, domain int) bool {
+	if domain == IPv6 {
+		for _, name := range []int{unix.IPV6_HOPOPTS, unix.IPV6_RTHDR, unix.IPV6_DSTOPTS} {
+			if n, err := getRaw(fd, unix.IPPROTO_IPV6, name, make([]byte, intBytes)); err == nil && n > 0 {
+				return true
+			}
+		}
+		return false
+	}
+	n, err := getRaw(fd, unix.IPPROTO_IP, unix.IP_OPTIONS, make([]byte, 40))
+	return err == nil && n > 0
 }
 
 // Has reports whether the option is among them.

@@ -6,10 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// getRaw reads an option of any kind into b and returns its length.
+// getRaw reads an option of any kind into b and returns its length. It does not
+// tell Go's scheduler, which takes as long as the call; that waits at most for
+// another call on the same socket.
 func getRaw(fd, level, name int, b []byte) (int, error) {
 	n := uint32(len(b))
-	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
+	_, _, errno := unix.RawSyscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(name),
 		uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(unsafe.Pointer(&n)), 0)
 	if errno != 0 {
 		return 0, errno

@@ -137,6 +137,33 @@ func SetRepair(fd int, r *RepairState) error {
 	return nil
 }
 
+// Limits of TCP_MAXSEG.
+const (
+	leastSegment = 88
+	mostSegment  = 32767
+)
+
+// ConnectRepaired makes a connection in repair mode. The kernel computes the
+// size of segments in that moment, from the least that a peer can announce
+// unless the socket has a maximum of its own, and would not again before the MTU
+// changes.
+func ConnectRepaired(fd, domain int, to netip.AddrPort, segmentMaximum uint32) error {
+	if err := setMaximum(fd, int(min(max(segmentMaximum, leastSegment), mostSegment))); err != nil {
+		return err
+	}
+	if err := Connect(fd, domain, to); err != nil {
+		return err
+	}
+	return setMaximum(fd, 0)
+}
+
+func setMaximum(fd, lenBytes int) error {
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_MAXSEG, lenBytes); err != nil {
+		return fmt.Errorf("set size of segments: %w", err)
+	}
+	return nil
+}
+
 // SetWindow sets the windows of a connection in repair mode. It comes after its
 // queues are filled.
 func SetWindow(fd int, w RepairWindow) error {
@@ -173,28 +200,6 @@ func FillReceived(fd int, b []byte) error {
 			return fmt.Errorf("fill receive queue: %w", err)
 		}
 		b = b[n:]
-	}
-	return nil
-}
-
-// denyAll is a program of classic BPF that accepts no byte of any packet.
-var denyAll = unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
-
-// Deafen makes a connection drop what arrives, before the kernel looks at it:
-// to the peer it is lost on the way. Packets that another processor is working
-// on may still arrive; see AwaitPackets. Hearing undoes it. The socket must not
-// have a filter of its own.
-func Deafen(fd int) error {
-	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &denyAll}); err != nil {
-		return fmt.Errorf("keep packets from connection: %w", err)
-	}
-	return nil
-}
-
-// Hear undoes Deafen.
-func Hear(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil {
-		return fmt.Errorf("let packets to connection: %w", err)
 	}
 	return nil
 }

@@ -156,7 +156,7 @@ func (e *Ends) open(i int) error {
 	if err := Bind(fd, e.Domains[i], e.Locals[i]); err != nil {
 		return err
 	}
-	if err := Connect(fd, e.Domains[i], e.Locals[1-i]); err != nil {
+	if err := ConnectRepaired(fd, e.Domains[i], e.Locals[1-i], e.segmentMaximum); err != nil {
 		return err
 	}
 	return SetRepair(fd, &RepairState{SegmentMaximum: e.segmentMaximum, Scaling: true, SendScale: windowScale, ReceiveScale: windowScale, SACK: true})
