@@ -327,6 +327,7 @@ func (d *dump) parkAll() error {
 	if d.spec.Image, err = identify(d.image); err != nil {
 		return err
 	}
+	d.connectionsLast()
 	if err := d.Holder.Release(); err != nil {
 		return err
 	}

@@ -69,6 +69,18 @@ func (h *Holder) Release() error {
 	return err
 }
 
+// Parked returns how many descriptors are parked.
+func (h *Holder) Parked() (int, error) { return h.send([]byte{'p'}, nil) }
+
+// Truncate closes the parked descriptors but the first n.
+func (h *Holder) Truncate(n int) error {
+	held, err := h.send(binary.LittleEndian.AppendUint32([]byte{'t'}, uint32(n)), nil)
+	if err == nil && held > n {
+		err = fmt.Errorf("release parked descriptors: init holds %d instead of %d: %w", held, n, syscall.EPROTO)
+	}
+	return err
+}
+
 // number is the holder's own number of a parked descriptor.
 func (h *Holder) number(s Slot) int { return firstHeld + h.Kept + int(s) }
 

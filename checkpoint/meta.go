@@ -113,6 +113,9 @@ func (s *Spec) validate() error {
 	if len(s.Processes) == 0 || s.Pages < 0 || int(s.Pages) >= s.Parked {
 		return fmt.Errorf("load checkpoint: no processes or no image: %w", host.ErrCorrupt)
 	}
+	if s.Suspended < 0 || s.Suspended > s.Connections || s.Connections >= s.Parked || int(s.Pages) >= s.Parked-s.Connections {
+		return fmt.Errorf("load checkpoint: %d connections, %d suspended: %w", s.Connections, s.Suspended, host.ErrCorrupt)
+	}
 	if s.Time != nil && (*s.Time < 0 || int(*s.Time) >= s.Parked) {
 		return fmt.Errorf("load checkpoint: time namespace: %w", host.ErrCorrupt)
 	}

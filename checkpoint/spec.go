@@ -25,11 +25,17 @@ type ImageOffset uint64
 // Spec is what is known of a checkpointed tree. Pids are those inside the
 // tree's pid namespace.
 type Spec struct {
-	Created   time.Time     `json:"created"`
-	Boot      string        `json:"boot"`   // boot_id: parked descriptors live as long
-	Kernel    string        `json:"kernel"` // release and version of uname
-	HolderPID int           `json:"holder_pid"`
-	Parked    int           `json:"parked"`         // descriptors in the Holder
+	Created   time.Time `json:"created"`
+	Boot      string    `json:"boot"`   // boot_id: parked descriptors live as long
+	Kernel    string    `json:"kernel"` // release and version of uname
+	HolderPID int       `json:"holder_pid"`
+	Parked    int       `json:"parked"` // descriptors in the Holder
+	// Connections: the last ones of them are connections of TCP that nothing
+	// else refers to. Suspended: the last ones are not in the Holder, but with
+	// who suspended them; they are parked again before a restore.
+	Connections int `json:"connections,omitempty"`
+	Suspended   int `json:"suspended,omitempty"`
+
 	Pages     Slot          `json:"pages"`          // the pages image
 	Time      *Slot         `json:"time,omitempty"` // the tree's own time namespace, if it has one
 	Image     ImageIdentity `json:"image"`
@@ -138,8 +144,9 @@ type DescriptorSpec struct {
 	Owner proc.Owner `json:"owner"`
 	// Signals are the signal descriptors that this set of events watches.
 	Signals []EventSpec `json:"signals,omitempty"`
-	// Events are all registrations of this set, in a ready checkpoint; one
-	// process, which has every descriptor named, makes them.
+	// Events are registrations to make in this set: in a ready checkpoint all, by
+	// one process which has every descriptor named; otherwise those of
+	// connections that were suspended.
 	Events []EventSpec `json:"events,omitempty"`
 
 	info proc.Descriptor // while dumping

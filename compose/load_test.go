@@ -213,6 +213,7 @@ func TestServiceKeys(t *testing.T) {
 		{`x-torpor: {sleep_after: 2m, verify: true}`, func(s *spec) {
 			s.Torpor = host.TorporSpec{SleepAfter: 2 * time.Minute, Verify: true}
 		}},
+		{`x-torpor: {connections: suspend}`, func(s *spec) { s.Torpor.Connections = host.ConnectionsSuspend }},
 		{`x-torpor: {checkpoint: ready, spares: 3}`, func(s *spec) { s.Torpor.Checkpoint, s.Torpor.Spares = host.CheckpointReady, 3 }},
 		{`x-torpor: {checkpoint: never}`, func(s *spec) { s.Torpor.Checkpoint = host.CheckpointNever }},
 		{"x-torpor:\n  checkpoint: ready\n  before_checkpoint: {http: 8080/before, timeout: 2s}\n  after_restore: {exec: [reseed, now]}", func(s *spec) {

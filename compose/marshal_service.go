@@ -337,6 +337,7 @@ func marshalTorpor(t host.TorporSpec) *mapping {
 	}
 	m.text("rootfs", t.RootFS)
 	m.flag("verify", t.Verify)
+	m.text("connections", string(t.Connections))
 	m.text("checkpoint", string(t.Checkpoint))
 	if t.Spares != 0 {
 		m.put("spares", number(int64(t.Spares)))

@@ -54,6 +54,7 @@ func TestServiceProblems(t *testing.T) {
 		{`x-torpor: {sleep_after: never}`, `.x-torpor.sleep_after: never: write sleep: never instead`, host.ErrInvalid},
 		{`x-torpor: {sleep: always}`, `.x-torpor.sleep: "always": the one value is never`, host.ErrInvalid},
 		{`x-torpor: {verify: maybe}`, `.x-torpor.verify: "maybe": want true or false`, host.ErrInvalid},
+		{`x-torpor: {connections: none}`, `.x-torpor.connections: "none": want auto, park or suspend`, host.ErrInvalid},
 		{`x-torpor: {spares: 2}`, `.x-torpor.spares: need checkpoint: ready`, host.ErrInvalid},
 		{`x-torpor: {checkpoint: ready, spares: many}`, `.x-torpor.spares: "many": want a number below 256`, host.ErrInvalid},
 		{`x-torpor: {checkpoint: always}`, `.x-torpor.checkpoint: "always": want ready or never`, host.ErrInvalid},

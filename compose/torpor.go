@@ -62,6 +62,11 @@ func (c *converter) torporSetting(spec *host.TorporSpec, name string, value any,
 			c.invalid(at, "%q: want true or false", text)
 		}
 		spec.Verify = verify
+	case "connections":
+		spec.Connections = host.ConnectionPolicy(text)
+		if !slices.Contains([]host.ConnectionPolicy{host.ConnectionsAuto, host.ConnectionsPark, host.ConnectionsSuspend}, spec.Connections) {
+			c.invalid(at, "%q: want auto, park or suspend", text)
+		}
 	case "checkpoint":
 		if spec.Checkpoint = host.CheckpointPolicy(text); spec.Checkpoint != host.CheckpointReady && spec.Checkpoint != host.CheckpointNever {
 			c.invalid(at, "%q: want ready or never", text)

@@ -132,7 +132,7 @@ func (b *builder) Adopt(ctx context.Context, r *Record, init int) error {
 	}
 	target := keeper.Target{ID: r.ID, Project: r.Spec.Project, Service: r.Spec.Name, InitPID: init, RunDir: b.runDir(r),
 		CheckpointDir: filepath.Join(b.dir(r), "checkpoint"), LogPath: logPath(b.dir(r)),
-		SleepAfter: r.Spec.Torpor.SleepAfter, Verify: r.Spec.Torpor.Verify, NoSleepReason: noSleepReason(&r.Spec)}
+		SleepAfter: r.Spec.Torpor.SleepAfter, Verify: r.Spec.Torpor.Verify, Connections: r.Spec.Torpor.Connections, NoSleepReason: noSleepReason(&r.Spec)}
 	if r.Spec.TTY {
 		target.TTY, target.Kept = true, 1
 	}

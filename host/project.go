@@ -118,11 +118,24 @@ type TorporSpec struct {
 	RootFS     string        `json:"rootfs,omitempty"` // directory used as read-only base instead of an image
 	Verify     bool          `json:"verify,omitempty"` // compare every page and register around each sleep
 
+	Connections ConnectionPolicy `json:"connections,omitempty"`
+
 	Checkpoint       CheckpointPolicy `json:"checkpoint,omitempty"`
 	Spares           int              `json:"spares,omitempty"`            // containers made ahead for more instances from the checkpoint
 	BeforeCheckpoint *Hook            `json:"before_checkpoint,omitempty"` // runs before the ready checkpoint is made
 	AfterRestore     *Hook            `json:"after_restore,omitempty"`     // runs before anybody reaches what was restored, and after the checkpoint
 }
+
+// ConnectionPolicy says how the open connections of a sleeping service are
+// kept: parked, as sockets of the kernel, or suspended, as records without any.
+type ConnectionPolicy string
+
+// The policies of connections. The empty one is ConnectionsAuto.
+const (
+	ConnectionsAuto    ConnectionPolicy = "auto"    // suspended when they are many, or after a long sleep
+	ConnectionsPark    ConnectionPolicy = "park"    // always parked
+	ConnectionsSuspend ConnectionPolicy = "suspend" // suspended as soon as the service sleeps
+)
 
 // CheckpointPolicy says whether a service starts from a ready checkpoint.
 type CheckpointPolicy string

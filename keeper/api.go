@@ -10,18 +10,19 @@ import (
 // keeper. It is kept on disk beside the checkpoint, so that a restarted keeper
 // finds it again.
 type Target struct {
-	ID            host.ContainerID `json:"id"`
-	Project       host.ProjectName `json:"project"`
-	Service       host.ServiceName `json:"service"`
-	InitPID       int              `json:"init_pid"` // host pid of the container's init
-	RunDir        string           `json:"run_dir"`  // FIFOs stdout, stderr, exit; init.sock
-	CheckpointDir string           `json:"checkpoint_dir"`
-	LogPath       string           `json:"log_path"`
-	SleepAfter    time.Duration    `json:"sleep_after_ns"` // 0: never by itself
-	Verify        bool             `json:"verify,omitempty"`
-	Kept          int              `json:"kept,omitempty"` // descriptors init keeps for good; with TTY the first is the terminal's master
-	TTY           bool             `json:"tty,omitempty"`
-	NoSleepReason string           `json:"no_sleep_reason,omitempty"` // why it must not sleep at all
+	ID            host.ContainerID      `json:"id"`
+	Project       host.ProjectName      `json:"project"`
+	Service       host.ServiceName      `json:"service"`
+	InitPID       int                   `json:"init_pid"` // host pid of the container's init
+	RunDir        string                `json:"run_dir"`  // FIFOs stdout, stderr, exit; init.sock
+	CheckpointDir string                `json:"checkpoint_dir"`
+	LogPath       string                `json:"log_path"`
+	SleepAfter    time.Duration         `json:"sleep_after_ns"` // 0: never by itself
+	Verify        bool                  `json:"verify,omitempty"`
+	Connections   host.ConnectionPolicy `json:"connections,omitempty"`
+	Kept          int                   `json:"kept,omitempty"` // descriptors init keeps for good; with TTY the first is the terminal's master
+	TTY           bool                  `json:"tty,omitempty"`
+	NoSleepReason string                `json:"no_sleep_reason,omitempty"` // why it must not sleep at all
 }
 
 // Status is what the keeper knows about one container.

@@ -359,6 +359,19 @@ notkeep:
 	MOVL 73(SP), R14
 	JMP  answer
 notmain:
+	CMPL AX, $0x74          // 't': only so many stay parked
+	JNE  nottail
+	MOVL 73(SP), DX
+	CMPQ DX, R15
+	JCC  answer
+	MOVQ DX, R15
+	LEAQ (BX)(DX*1), DI
+	MOVL $-1, SI
+	XORL DX, DX
+	MOVL $SYS_close_range, AX
+	SYSCALL
+	JMP  answer
+nottail:
 	CMPL AX, $0x70          // 'p'
 	JNE  notpark
 	ADDQ CX, R15
