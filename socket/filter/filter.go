@@ -1,0 +1,180 @@
+package filter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"torpor/kernel/netns"
+	"torpor/kernel/nfqueue"
+	"torpor/kernel/rawip"
+	"torpor/kernel/timens"
+)
+
+// Filter is the filter of one network namespace.
+type Filter struct {
+	config    Config
+	namespace *os.File
+	queues    []*nfqueue.Queue
+	sender    *rawip.Sender
+	tally     tally
+	running   sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+}
+
+const (
+	copyBytes   = 256   // the longest headers that are seen in practice
+	maxPackets  = 65535 // that wait in a queue; the kernel takes no more
+	bufferBytes = 64 << 20
+)
+
+// Open takes the queues, then replaces the table. Nothing is read before Run;
+// packets wait. Errors: EBUSY if somebody has a queue of these numbers.
+func Open(config Config) (*Filter, error) {
+	config, err := config.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("open filter: %w", err)
+	}
+	f := &Filter{config: config}
+	if err := f.open(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open filter: %w", err)
+	}
+	return f, nil
+}
+
+func (f *Filter) open() (err error) {
+	if f.namespace, err = openNamespace(f.config.Namespace); err != nil {
+		return err
+	}
+	err = netns.Do(f.namespacePath(), func() (err error) {
+		if f.sender, err = rawip.Open(); err != nil {
+			return err
+		}
+		for i := range f.config.Queues {
+			q, err := nfqueue.Open(nfqueue.Config{Number: f.config.QueueBase + uint16(i), CopyBytes: copyBytes, MaxPackets: maxPackets, BufferBytes: bufferBytes})
+			if err != nil {
+				return err
+			}
+			f.queues = append(f.queues, q)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return replaceTable(int(f.namespace.Fd()), &f.config)
+}
+
+func openNamespace(path string) (*os.File, error) {
+	if path == "" {
+		path = "/proc/thread-self/ns/net"
+	}
+	ns, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return ns, nil
+}
+
+func (f *Filter) namespacePath() string { return fmt.Sprintf("/proc/self/fd/%d", f.namespace.Fd()) }
+
+// Run reads the queues until the context ends or Close is called, and returns
+// nil then. It is called once. An error of one queue stops all.
+func (f *Filter) Run(ctx context.Context) error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return fmt.Errorf("run filter: %w", os.ErrClosed)
+	}
+	f.running.Add(1)
+	f.mu.Unlock()
+	defer f.running.Done()
+	group, ctx := errgroup.WithContext(ctx)
+	stopped := context.AfterFunc(ctx, f.stop)
+	defer stopped()
+	now := timens.Boot()
+	share := func(rate int) float64 { return max(1, float64(rate)/float64(len(f.queues))) }
+	for _, q := range f.queues {
+		r := &reader{filter: f, queue: q, limiter: newLimiter(share(f.config.ProbeRate), share(f.config.ChallengeRate), now)}
+		group.Go(r.run)
+	}
+	if err := group.Wait(); err != nil {
+		return fmt.Errorf("run filter: %w", err)
+	}
+	return nil
+}
+
+func (f *Filter) stop() {
+	for _, q := range f.queues {
+		q.Stop() // fails on a closed one only
+	}
+}
+
+// Counters returns what happened so far.
+func (f *Filter) Counters() Counters {
+	c := f.tally.read()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return c
+	}
+	for _, q := range f.queues {
+		if n, err := q.Lost(); err == nil {
+			c.Lost += uint64(n)
+		}
+	}
+	return c
+}
+
+// Close stops the readers, waits for them and gives the queues up. The rules
+// stay: packets of suspended connections are dropped until somebody opens the
+// table again. A Handler must not call it. Closing again changes nothing.
+func (f *Filter) Close() error {
+	f.mu.Lock()
+	if f.closed {
+		f.mu.Unlock()
+		return nil
+	}
+	f.closed = true
+	f.mu.Unlock()
+	f.stop()
+	f.running.Wait()
+	var errs []error
+	for _, q := range f.queues {
+		errs = append(errs, q.Close())
+	}
+	if f.sender != nil {
+		errs = append(errs, f.sender.Close())
+	}
+	if f.namespace != nil {
+		errs = append(errs, f.namespace.Close())
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close filter: %w", err)
+	}
+	return nil
+}
+
+// Remove deletes the table, from when on the kernel gets every packet, and
+// closes the Filter, which must be open.
+func (f *Filter) Remove() error {
+	return errors.Join(removeTable(int(f.namespace.Fd()), f.config.Table), f.Close())
+}
+
+// Remove deletes the table of a Filter that is not open. One that does not
+// exist is not an error.
+func Remove(namespace, table string) error {
+	ns, err := openNamespace(namespace)
+	if err != nil {
+		return fmt.Errorf("remove filter: %w", err)
+	}
+	defer ns.Close()
+	return removeTable(int(ns.Fd()), table)
+}

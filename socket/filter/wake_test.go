@@ -1,0 +1,232 @@
+package filter
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"torpor/socket/segment"
+)
+
+// TestDataWakes is the whole way: data is held, the socket restored, the data
+// released to it and answered, without that anything is sent twice.
+func TestDataWakes(t *testing.T) {
+	for _, c := range []struct{ name, listen, dial string }{
+		{"IPv4", fmt.Sprintf("0.0.0.0:%d", port), fmt.Sprintf("%s:%d", here4, port)},
+		{"IPv6", fmt.Sprintf("[::]:%d", port), fmt.Sprintf("[%s]:%d", here6, port)},
+		{"IPv4-mapped", fmt.Sprintf("[::]:%d", port), fmt.Sprintf("%s:%d", here4, port)},
+	} {
+		for _, fast := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, fast path %v", c.name, fast), func(t *testing.T) {
+				l := newLab(t)
+				b := l.bed()
+				config := l.config(b)
+				config.FastPath, config.Queues = fast, 2
+				f, _ := l.open(config)
+				served, peer := l.connect(l.listen(c.listen), c.dial)
+				capture := l.capture()
+				for i := range 5 {
+					l.sleep(b, served)
+					time.Sleep(10 * time.Millisecond)
+					_, err := io.WriteString(peer, "ping")
+					l.check(err)
+					served = l.restored(b)
+					l.expect(served, "ping")
+					l.exchange(served, peer, fmt.Sprint("pong", i))
+					time.Sleep(60 * time.Millisecond) // the peer's delayed ACK, which goes to a socket
+				}
+				l.unrepeated(peer)
+				l.quiet(capture)
+				n := f.Counters()
+				if n.Woken != 5 || n.LastError != nil || n.Dropped+n.Answered != 0 {
+					t.Errorf("counters %+v", n)
+				}
+				if sum := n.Passed + n.Woken + n.Answered + n.Updates + n.Limited + n.Dropped + n.SendErrors + n.WakeErrors; sum != n.Packets {
+					t.Errorf("%d of %d packets counted", sum, n.Packets)
+				}
+				if fast && n.Passed > 3 { // what came before the connection had a socket
+					t.Errorf("%d packets of open sockets came to the queue", n.Passed)
+				}
+			})
+		}
+	}
+}
+
+// TestLinkLocal needs the name of the device in addresses.
+func TestLinkLocal(t *testing.T) {
+	l := newLab(t)
+	b := l.bed()
+	f, _ := l.open(l.config(b))
+	var address string
+	l.in(l.here, func() error {
+		for deadline := time.Now().Add(10 * time.Second); address == "" && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			device, err := net.InterfaceByName("wire0")
+			if err != nil {
+				return err
+			}
+			addresses, err := device.Addrs()
+			if err != nil {
+				return err
+			}
+			for _, a := range addresses {
+				if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().IsLinkLocalUnicast() {
+					address = fmt.Sprintf("[%s%%wire0]:%d", p.Addr(), port)
+				}
+			}
+		}
+		return nil
+	})
+	var served, peer *net.TCPConn
+	listener := l.listen(fmt.Sprintf("[::]:%d", port))
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(50 * time.Millisecond) { // addresses are looked for twins first
+		var c net.Conn
+		var err error
+		l.in(l.remote, func() error { c, err = net.Dial("tcp", address); return nil })
+		if err == nil {
+			peer = c.(*net.TCPConn)
+			if peer.LocalAddr().(*net.TCPAddr).IP.IsLinkLocalUnicast() {
+				break
+			}
+			c.Close()
+			other, err := listener.Accept()
+			l.check(err)
+			other.Close()
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	defer peer.Close()
+	served, err := listener.AcceptTCP()
+	l.check(err)
+	l.exchange(peer, served, "a")
+	l.sleep(b, served)
+	l.check(peer.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 2}))
+	time.Sleep(3500 * time.Millisecond)
+	if n := f.Counters(); n.Answered < 2 || len(b.woken()) != 0 {
+		t.Errorf("counters %+v", n)
+	}
+	_, err = io.WriteString(peer, "b")
+	l.check(err)
+	l.expect(l.restored(b), "b")
+	l.unrepeated(peer)
+}
+
+// TestEndOfPeer delivers FIN and RST to the restored socket.
+func TestEndOfPeer(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		end    func(*net.TCPConn) error
+		reason segment.Reason
+		failed bool
+	}{
+		{"FIN", (*net.TCPConn).CloseWrite, segment.End, false},
+		{"close", (*net.TCPConn).Close, segment.End, false},
+		{"RST", func(c *net.TCPConn) error { c.SetLinger(0); return c.Close() }, segment.Reset, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := newLab(t)
+			b := l.bed()
+			l.open(l.config(b))
+			served, peer := l.connect(l.listen(fmt.Sprintf("0.0.0.0:%d", port)), fmt.Sprintf("%s:%d", here4, port))
+			l.sleep(b, served)
+			l.check(c.end(peer))
+			again := l.restored(b)
+			l.check(again.SetReadDeadline(time.Now().Add(10 * time.Second)))
+			_, err := again.Read(make([]byte, 1))
+			if (err != io.EOF) != c.failed {
+				t.Errorf("read: %v", err)
+			}
+			if got := b.woken(); !slices.Equal(got, []segment.Reason{c.reason}) {
+				t.Errorf("woken for %v", got)
+			}
+		})
+	}
+}
+
+// TestOwnerDies: nobody reads the queue for two seconds.
+func TestOwnerDies(t *testing.T) {
+	l := newLab(t)
+	b := l.bed()
+	_, kill := l.open(l.config(b))
+	served, peer := l.connect(l.listen(fmt.Sprintf("0.0.0.0:%d", port)), fmt.Sprintf("%s:%d", here4, port))
+	capture := l.capture()
+	l.sleep(b, served)
+	kill()
+	_, err := io.WriteString(peer, "are you there")
+	l.check(err)
+	time.Sleep(2 * time.Second)
+	if n := b.woken(); len(n) != 0 {
+		t.Errorf("woken %v", n)
+	}
+	l.open(l.config(b))
+	again := l.restored(b)
+	l.expect(again, "are you there")
+	l.exchange(again, peer, "yes")
+	if n, err := retransmissions(peer); err != nil || n == 0 {
+		t.Errorf("%d retransmissions: %v", n, err)
+	}
+	l.quiet(capture)
+}
+
+// TestReopenUnderTraffic opens the table again and again while peers talk:
+// nothing is reset, and every byte arrives.
+func TestReopenUnderTraffic(t *testing.T) {
+	l := newLab(t)
+	b := l.bed()
+	_, kill := l.open(l.config(b))
+	served, peer := l.connect(l.listen(fmt.Sprintf("0.0.0.0:%d", port)), fmt.Sprintf("%s:%d", here4, port))
+	capture := l.capture()
+	const lenBytes = 20 << 20
+	sent := make(chan error, 1)
+	go func() {
+		_, err := peer.Write(make([]byte, lenBytes))
+		sent <- err
+	}()
+	received := make(chan error, 1)
+	go func() {
+		n, err := io.CopyN(io.Discard, served, lenBytes)
+		if err == nil && n != lenBytes {
+			err = io.ErrUnexpectedEOF
+		}
+		received <- err
+	}()
+	for range 10 {
+		kill()
+		_, kill = l.open(l.config(b))
+		time.Sleep(20 * time.Millisecond)
+	}
+	for _, c := range []chan error{sent, received} {
+		select {
+		case err := <-c:
+			l.check(err)
+		case <-time.After(60 * time.Second):
+			t.Fatal("the stream stands still")
+		}
+	}
+	l.quiet(capture)
+}
+
+// TestWakeFails drops the packet; the peer repeats it.
+func TestWakeFails(t *testing.T) {
+	l := newLab(t)
+	b := l.bed()
+	b.refuse = io.ErrNoProgress
+	f, _ := l.open(l.config(b))
+	served, peer := l.connect(l.listen(fmt.Sprintf("0.0.0.0:%d", port)), fmt.Sprintf("%s:%d", here4, port))
+	l.sleep(b, served)
+	_, err := io.WriteString(peer, "now")
+	l.check(err)
+	time.Sleep(100 * time.Millisecond)
+	if n := f.Counters(); n.WakeErrors == 0 || n.LastError == nil || n.Woken != 0 {
+		t.Errorf("counters %+v", n)
+	}
+	b.mu.Lock()
+	b.refuse = nil
+	b.mu.Unlock()
+	l.expect(l.restored(b), "now")
+}
