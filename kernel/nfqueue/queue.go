@@ -40,7 +40,7 @@ const configureTimeout = 5 * time.Second
 
 // Open opens a queue in the network namespace of the calling thread. Packets
 // are as the network stack has them: joined ones are not cut into segments.
-// Errors: EBUSY if somebody has the number.
+// Errors: EPERM if somebody has the number, or CAP_NET_ADMIN is missing.
 func Open(c Config) (*Queue, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -86,6 +86,9 @@ func (q *Queue) configure(c Config) error {
 			return err
 		}
 		if errno, ok := m.answer(); ok {
+			if errno == unix.EPERM {
+				return fmt.Errorf("is taken, or not allowed: %w", errno)
+			}
 			if errno != 0 {
 				return errno
 			}

@@ -35,7 +35,7 @@ const (
 )
 
 // Open takes the queues, then replaces the table. Nothing is read before Run;
-// packets wait. Errors: EBUSY if somebody has a queue of these numbers.
+// packets wait. Errors: EPERM if somebody has a queue of these numbers.
 func Open(config Config) (*Filter, error) {
 	config, err := config.withDefaults()
 	if err != nil {

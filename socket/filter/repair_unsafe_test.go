@@ -191,3 +191,18 @@ func retransmissions(c *net.TCPConn) (n uint32, err error) {
 	})
 	return n, errors.Join(controlErr, err)
 }
+
+// sendWindow returns what the peer is ready to receive.
+func sendWindow(c *net.TCPConn) (n uint32, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	controlErr := raw.Control(func(fd uintptr) {
+		var info *unix.TCPInfo
+		if info, err = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			n = info.Snd_wnd
+		}
+	})
+	return n, errors.Join(controlErr, err)
+}
