@@ -81,6 +81,9 @@ func BenchmarkSuspend(b *testing.B) {
 				if fds[i], err = Restore(all[i].Spec); err != nil {
 					return err
 				}
+				if err := Resume(fds[i], all[i].Spec); err != nil {
+					return err
+				}
 			}
 			restoring += time.Since(closed)
 			closing += closed.Sub(read)

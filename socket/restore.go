@@ -5,13 +5,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"torpor/kernel/clock"
 	"torpor/kernel/socket"
+	"torpor/kernel/timens"
 )
 
 // Restore makes the connection again in the namespace of the calling thread;
 // listeners on its address do not mind. The socket is close-on-exec and has
-// O_NONBLOCK; the caller owns it. On an error the peer was told nothing.
+// O_NONBLOCK; the caller owns it. Until Resume it sends nothing, not even when
+// it is closed; packets must not reach it earlier. On an error the peer was told
+// nothing.
 //
 // Errors: EADDRNOTAVAIL, if there is such a connection already or its address
 // is gone.
@@ -66,11 +68,9 @@ func (s *Spec) open(fd int) error {
 		return err
 	}
 	if len(s.Unread) > 0 { // the buffer was made larger for it
-		if err := s.Options.Set(fd, socket.Again); err != nil {
-			return err
-		}
+		return s.Options.Set(fd, socket.Again)
 	}
-	return socket.EndRepair(fd, s.reuse())
+	return nil
 }
 
 func (s *Spec) state() socket.RepairState {
@@ -82,7 +82,7 @@ func (s *Spec) state() socket.RepairState {
 			Received: s.Window.Receive, ReceivedAt: uint32(s.Window.Updated)},
 	}
 	if s.Timestamps {
-		r.Clock = s.Clock.Now(clock.Boot())
+		r.Clock = s.Clock.Now(timens.Boot())
 	}
 	return r
 }

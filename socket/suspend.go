@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"torpor/host"
-	"torpor/kernel/clock"
 	"torpor/kernel/socket"
+	"torpor/kernel/timens"
 )
 
 // Suspender reads connections of one network namespace. It is for one
@@ -101,6 +101,10 @@ func (s *Suspender) deafen(fd int) error {
 	if reason := socket.Refused(fd, k); reason != "" {
 		return refuse(reason)
 	}
+	// Now already: a deaf one does not hear the acknowledgement that it lacks.
+	if _, err := idle(fd); err != nil {
+		return err
+	}
 	// Or the peer would send again what is only not acknowledged yet.
 	if err := socket.QuickAck(fd); err != nil {
 		return err
@@ -122,11 +126,8 @@ func refuse(reason string) error { return &host.Refusal{Reasons: []string{reason
 
 // read reads a deaf connection and leaves it in repair mode.
 func (s *Suspender) read(fd int) (*Spec, error) {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	info, err := idle(fd)
 	if err != nil {
-		return nil, fmt.Errorf("read state of connection: %w", err)
-	}
-	if err := idle(fd, info); err != nil {
 		return nil, err
 	}
 	spec := &Spec{}
@@ -164,30 +165,34 @@ func (s *Suspender) read(fd int) (*Spec, error) {
 }
 
 // idle refuses connections in a state that can not be restored.
-func idle(fd int, info *unix.TCPInfo) error {
+func idle(fd int) (*unix.TCPInfo, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return nil, fmt.Errorf("read state of connection: %w", err)
+	}
 	if info.State != socket.Established {
-		return refuse("state " + stateName(info.State))
+		return nil, refuse("state " + stateName(info.State))
 	}
 	events, err := socket.Poll(fd, socket.Urgent|socket.PeerClosed, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	switch {
 	case events&socket.Failed != 0:
-		return refuse("an error that was not read yet")
+		return nil, refuse("an error that was not read yet")
 	case events&(socket.PeerClosed|socket.HungUp) != 0:
-		return refuse("one direction is shut down")
+		return nil, refuse("one direction is shut down")
 	case events&socket.Urgent != 0:
-		return refuse("urgent data")
+		return nil, refuse("urgent data")
 	}
 	unsent, err := socket.Unacknowledged(fd)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if unsent != 0 || info.Unacked != 0 {
-		return refuse(fmt.Sprintf("%d bytes that the peer has not acknowledged", unsent))
+		return nil, refuse(fmt.Sprintf("%d bytes that the peer has not acknowledged", unsent))
 	}
-	return nil
+	return info, nil
 }
 
 var stateNames = []string{"?", "established", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "closed", "CLOSE-WAIT",
@@ -200,7 +205,8 @@ func stateName(state uint8) string {
 	return stateNames[state]
 }
 
-// Resume takes back a suspended connection that was not closed.
+// Resume lets a connection go on that was restored, or was suspended and not
+// closed.
 func Resume(fd int, spec *Spec) error {
 	return errors.Join(socket.EndRepair(fd, spec.reuse()), socket.Hear(fd))
 }
@@ -213,9 +219,15 @@ func (s *Spec) setState(r *socket.RepairState) {
 	s.SegmentMaximum = uint16(r.SegmentMaximum)
 	s.SACK, s.Timestamps = r.SACK, r.Timestamps
 	if r.Timestamps {
-		s.Clock = Clock{Value: r.Clock, At: clock.Boot()}
+		s.Clock = Clock{Value: r.Clock, At: timens.Boot()}
 	}
 }
 
 // reuse reports whether the connection had SO_REUSEADDR.
 func (s *Spec) reuse() bool { return s.Options.Has(unix.SOL_SOCKET, unix.SO_REUSEADDR) }
+
+// KeyOf returns the key of a connection.
+func KeyOf(fd int) (Key, error) {
+	local, remote, err := socket.Pair(fd)
+	return Key{local, remote}.unmap(), err
+}

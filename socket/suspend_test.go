@@ -119,8 +119,10 @@ func (p *pair) suspend() *Spec {
 func (p *pair) restore(s *Spec) {
 	p.t.Helper()
 	p.here(func() (err error) {
-		p.fd, err = Restore(s)
-		return err
+		if p.fd, err = Restore(s); err != nil {
+			return err
+		}
+		return Resume(p.fd, s)
 	})
 }
 

@@ -42,9 +42,9 @@ func (d *Deafness) Deafen(fd int) error {
 	return nil
 }
 
-// Hear undoes Deafen.
+// Hear undoes Deafen. A socket that is not deaf is not an error.
 func Hear(fd int) error {
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0); err != nil && err != unix.ENOENT {
 		return fmt.Errorf("let packets to connection: %w", err)
 	}
 	return nil

@@ -249,3 +249,12 @@ func Pair(fd int) (local, remote netip.AddrPort, err error) {
 	remote, err = Peer(fd)
 	return local, remote, err
 }
+
+// Repairing reports whether a TCP socket is in repair mode.
+func Repairing(fd int) (bool, error) {
+	on, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
+	if err != nil {
+		return false, fmt.Errorf("read repair mode: %w", err)
+	}
+	return on != 0, nil
+}
