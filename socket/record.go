@@ -200,6 +200,17 @@ func (k Key) appendTo(b []byte, flags uint16) []byte {
 	return b
 }
 
+// Begins reports whether a record is the key's, without a look at the rest of it.
+func (k *Key) Begins(record []byte) bool {
+	var room [KeyMost]byte
+	want := k.Append(room[:0])
+	if len(record) < len(want) {
+		return false
+	}
+	flags := binary.LittleEndian.Uint16(record) & (flagLong | flagLocalZone | flagRemoteZone)
+	return flags == binary.LittleEndian.Uint16(want) && string(record[2:len(want)]) == string(want[2:])
+}
+
 // Decode decodes a record, which is not trusted. It keeps nothing of b. Errors
 // match host.ErrCorrupt.
 func Decode(b []byte) (Spec, error) {

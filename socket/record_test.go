@@ -91,6 +91,11 @@ func TestGoldenRecords(t *testing.T) {
 		if key, err := DecodeKey(b[:min(len(b), KeyMost)]); err != nil || key != specs[i].Key {
 			t.Errorf("key of record %d: %v, %v", i, key, err)
 		}
+		for j := range specs {
+			if begins := specs[j].Key.Begins(b); begins != (i == j) {
+				t.Errorf("record %d begins with key %d: %v", i, j, begins)
+			}
+		}
 	}
 }
 
@@ -194,6 +199,9 @@ func FuzzDecode(f *testing.F) {
 		}
 		if keyErr != nil || key != s.Key {
 			t.Errorf("key %v, %v; record of %v", key, keyErr, s.Key)
+		}
+		if !s.Key.Begins(b) {
+			t.Errorf("%x does not begin with %v", b, s.Key)
 		}
 		if err := s.Validate(); err != nil {
 			t.Errorf("decoded: %v", err)

@@ -120,7 +120,9 @@ func (c *compaction) copySome(scan *scanner) error {
 		}
 		switch {
 		case it.state == damaged:
-			err = c.lose(&it)
+			var lost []Lost
+			lost, err = c.old.lost(&it)
+			c.found.Lost = append(c.found.Lost, lost...)
 		case it.state == dead || it.kind != kindRecord:
 		default:
 			err = c.copyRecord(&it)
@@ -179,27 +181,6 @@ func (c *compaction) flush() error {
 		c.new.index.insert(hash, uint32(offset/unitBytes))
 		offset += span(n)
 		b = b[span(n):]
-	}
-	return nil
-}
-
-// lose names what is damaged, unless it was removed.
-func (c *compaction) lose(it *item) error {
-	for i, start := range it.starts {
-		end := it.end
-		if i+1 < len(it.starts) {
-			end = it.starts[i+1]
-		}
-		lost := Lost{Offset: start, Bytes: end - start}
-		var buf [headBytes]byte
-		n, err := openfile.ReadAt(c.old.fd, buf[:min(headBytes, end-start)], start)
-		if err != nil {
-			return err
-		}
-		if n > entryHeaderBytes {
-			lost.Key, _ = socket.DecodeKey(buf[entryHeaderBytes:n])
-		}
-		c.found.Lost = append(c.found.Lost, lost)
 	}
 	return nil
 }

@@ -312,3 +312,34 @@ func units(x *index, hash uint64) []uint32 {
 	}
 	return all
 }
+
+func TestHasDoesNotAllocate(t *testing.T) {
+	f, _ := newFile(t)
+	defer f.Close()
+	check(t, f.Add(numbered(1)))
+	check(t, f.Add(numbered(2)))
+	check(t, f.SetWindow(numbered(2).Key, socket.Window{}))
+	for n := range 3 {
+		k := numbered(n).Key
+		if allocs := testing.AllocsPerRun(100, func() { f.Has(k) }); allocs != 0 {
+			t.Errorf("connection %d: %v allocations", n, allocs)
+		}
+	}
+}
+
+// TestMemory holds the index to its promise. GC may not look through it.
+func TestMemory(t *testing.T) {
+	var x index
+	r := rand.New(rand.NewPCG(1, 1))
+	var most int64
+	for n := range 1000000 {
+		x.insert(r.Uint64(), uint32(n+1))
+		if n%1000 == 0 && n > 100000 {
+			most = max(most, x.bytes()*100/int64(n))
+		}
+	}
+	t.Logf("%.2f bytes a connection, at most %.2f", float64(x.bytes())/1e6, float64(most)/100)
+	if most > 1400 {
+		t.Errorf("%.2f bytes a connection", float64(most)/100)
+	}
+}

@@ -1,6 +1,7 @@
 package imagefile
 
 import (
+	"bytes"
 	"encoding/binary"
 	"flag"
 	"math/rand/v2"
@@ -135,6 +136,9 @@ func same(t testing.TB, f *File, model map[socket.Key]*socket.Spec) {
 	for k, want := range model {
 		got, err := f.Get(k)
 		check(t, err)
+		if bytes.Equal(want.Append(nil), got.Append(nil)) {
+			continue // much faster than cmp
+		}
 		if diff := cmp.Diff(*want, got, equalSpecs); diff != "" {
 			t.Fatalf("%v (-want +got):\n%s", k, diff)
 		}

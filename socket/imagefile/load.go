@@ -34,7 +34,7 @@ const (
 type loader struct {
 	*store
 	repairs []repair
-	lost    []Lost
+	losses  []Lost
 	windows map[uint32]uint32 // by unit of the record, unit of the last window
 	amended map[uint32]uint64 // by unit of the record, hash of its key
 	size    int64
@@ -105,24 +105,11 @@ func (l *loader) scan(size int64) error {
 
 // damaged notes what a damaged range held.
 func (l *loader) damaged(it *item) error {
-	for i, start := range it.starts {
-		end := it.end
-		if i+1 < len(it.starts) {
-			end = it.starts[i+1]
-		}
-		n, err := openfile.ReadAt(l.fd, l.buf[:min(headBytes, end-start)], start)
-		if err != nil {
-			return err
-		}
-		lost := Lost{Offset: start, Bytes: end - start, Torn: it.tail}
-		if n > entryHeaderBytes {
-			if k, bodyBytes := parseWord(l.buf[:]); k == kindWindow && bodyBytes == windowBodyBytes {
-				continue // its record is amended, and named
-			}
-			lost.Key, _ = socket.DecodeKey(l.buf[entryHeaderBytes:n])
-		}
-		l.lost = append(l.lost, lost)
+	lost, err := l.lost(it)
+	if err != nil {
+		return err
 	}
+	l.losses = append(l.losses, lost...)
 	if it.tail {
 		l.end = it.offset
 		l.repair(repair{cut, it.offset, it.end, "the end is torn or damaged"})
@@ -137,7 +124,7 @@ func (l *loader) living(it *item) error {
 	unit := uint32(it.offset / unitBytes)
 	key, err := socket.DecodeKey(it.body())
 	if err != nil {
-		l.lost = append(l.lost, Lost{Offset: it.offset, Bytes: it.end - it.offset})
+		l.losses = append(l.losses, Lost{Offset: it.offset, Bytes: it.end - it.offset})
 		l.repair(repair{kind: kill, offset: it.offset, cause: err.Error()})
 		return nil
 	}
@@ -213,7 +200,7 @@ func (l *loader) applyWindows() error {
 			return err
 		}
 		if found && p.record == record {
-			l.lost = append(l.lost, Lost{Offset: int64(record) * unitBytes, Bytes: p.span, Key: key})
+			l.losses = append(l.losses, Lost{Offset: int64(record) * unitBytes, Bytes: p.span, Key: key})
 			l.drop(hash, p, "is amended and has no window")
 		}
 	}
@@ -240,8 +227,8 @@ func (l *loader) recordAt(unit uint32) (socket.Key, state, error) {
 // was damaged is an earlier record with the same key, which was dead, or its
 // key is.
 func (l *loader) dropLiving() error {
-	for i := range l.lost {
-		k := &l.lost[i].Key
+	for i := range l.losses {
+		k := &l.losses[i].Key
 		if !k.Local.IsValid() {
 			continue
 		}
@@ -253,7 +240,7 @@ func (l *loader) dropLiving() error {
 			*k = socket.Key{}
 		}
 	}
-	slices.SortFunc(l.lost, func(a, b Lost) int { return int(a.Offset/unitBytes - b.Offset/unitBytes) })
+	slices.SortFunc(l.losses, func(a, b Lost) int { return int(a.Offset/unitBytes - b.Offset/unitBytes) })
 	slices.SortFunc(l.repairs, func(a, b repair) int { return int(a.offset/unitBytes - b.offset/unitBytes) })
 	return nil
 }

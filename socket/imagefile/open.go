@@ -12,30 +12,7 @@ import (
 
 	"torpor/host"
 	"torpor/kernel/openfile"
-	"torpor/socket"
 )
-
-// Recovery says what Open or Compact found besides good entries.
-type Recovery struct {
-	Lost     []Lost // in the order of the file
-	CutBytes int64  // at the end of the file
-	Repairs  int    // changes that made the file right again: zero after an orderly end
-}
-
-// Lost is a range of a file whose entries are gone. Those who used to be there
-// are reset when they next send something; the owner may do so at once.
-type Lost struct {
-	Offset, Bytes int64
-
-	// Key is the connection, as the damaged entry says, which may be wrong too.
-	// It is zero if it can not be read, or if a living record has it; the range
-	// may then be of several connections.
-	Key socket.Key
-
-	// Torn says that it was the end of the file: perhaps of an Add that was
-	// under way when the process or the machine ended.
-	Torn bool
-}
 
 // newSuffix is behind the name of a file that is not complete.
 const newSuffix = ".new"
@@ -116,7 +93,7 @@ func Open(path string) (*File, *Recovery, error) {
 		return nil, nil, fmt.Errorf("open socket image %s: %w", path, err)
 	}
 	os.Remove(path + newSuffix) // of a compaction that was killed
-	r := &Recovery{Lost: l.lost, Repairs: len(l.repairs)}
+	r := &Recovery{Lost: l.losses, Repairs: len(l.repairs)}
 	for _, repair := range l.repairs {
 		if repair.kind == cut {
 			r.CutBytes = repair.end - repair.offset

@@ -36,7 +36,7 @@ type item struct {
 	kind        kind
 	head        []byte // of an entry: its first headBytes, until the next call
 
-	starts []int64 // of a damaged range: where entries begin that were not dead
+	starts []int64 // of a damaged range: where entries begin, first of all its own offset
 	tail   bool    // of a damaged range: nothing good comes behind it
 }
 
@@ -74,14 +74,13 @@ func (s *scanner) damage() (item, error) {
 		}
 		if len(b) < entryHeaderBytes {
 			if p == s.offset {
-				gap.starts = append(gap.starts, p)
+				gap.starts = []int64{p}
 			}
 			gap.end, gap.tail = s.size, true
 			return gap, nil
 		}
-		st := s.header.state(p, binary.LittleEndian.Uint32(b))
 		if p > s.offset {
-			if st == damaged {
+			if s.header.state(p, binary.LittleEndian.Uint32(b)) == damaged {
 				continue
 			}
 			_, ok, err := s.entry(p)
@@ -93,9 +92,7 @@ func (s *scanner) damage() (item, error) {
 				return gap, nil
 			}
 		}
-		if st != dead {
-			gap.starts = append(gap.starts, p)
-		}
+		gap.starts = append(gap.starts, p)
 	}
 }
 

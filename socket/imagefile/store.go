@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"os"
 	"slices"
+	"sync"
 
 	"torpor/host"
 	"torpor/kernel/openfile"
@@ -75,7 +76,7 @@ func (s *store) compare(unit uint32, k *socket.Key) (place, bool, error) {
 		return p, false, err
 	}
 	if kind == kindWindow {
-		if !s.header.whole(buf[:span(windowBodyBytes)]) {
+		if !s.header.wholeWindow(&buf) {
 			p.damaged = true
 			return p, true, nil
 		}
@@ -88,8 +89,7 @@ func (s *store) compare(unit uint32, k *socket.Key) (place, bool, error) {
 	if kind == kindRecord {
 		_, p.bytes = parseWord(buf[:])
 		p.span += span(p.bytes)
-		key, err := socket.DecodeKey(body)
-		if err == nil && key == *k {
+		if k.Begins(body) {
 			return p, true, nil
 		}
 		if _, err := s.record(p); err == nil {
@@ -123,7 +123,7 @@ func (s *store) head(unit uint32, buf *[headBytes]byte) (kind, []byte, error) {
 func (s *store) key(unit uint32) (socket.Key, error) {
 	var buf [headBytes]byte
 	kind, body, err := s.head(unit, &buf)
-	if kind == kindWindow && s.header.whole(buf[:span(windowBodyBytes)]) {
+	if kind == kindWindow && s.header.wholeWindow(&buf) {
 		unit, _ = parseWindow(body)
 		kind, body, err = s.head(unit, &buf)
 	}
@@ -139,6 +139,18 @@ func (s *store) key(unit uint32) (socket.Key, error) {
 // whole reports whether the checksum of an entry is right.
 func (h header) whole(entry []byte) bool {
 	return h.sum(entry[entryWordAt:]) == binary.LittleEndian.Uint32(entry[entrySumAt:])
+}
+
+// windowRoom is for checksums of what is on a stack, which would move to the
+// heap.
+var windowRoom = sync.Pool{New: func() any { return new([headBytes]byte) }}
+
+// wholeWindow reports whether the checksum of a window is right.
+func (h header) wholeWindow(head *[headBytes]byte) bool {
+	room := windowRoom.Get().(*[headBytes]byte)
+	defer windowRoom.Put(room)
+	*room = *head
+	return h.whole(room[:span(windowBodyBytes)])
 }
 
 // record reads the body of a record.
