@@ -6,6 +6,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -23,7 +24,13 @@ var (
 	seed   = flag.Uint64("seed", 0, "of random tests; 0 chooses one")
 )
 
-func TestMain(m *testing.M) { kerneltest.Main(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(workerVariable); path != "" {
+		work(path)
+		return
+	}
+	kerneltest.Main(m)
+}
 
 var equalSpecs = cmp.Options{cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.EquateEmpty()}
 
