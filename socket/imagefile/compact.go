@@ -3,7 +3,9 @@ package imagefile
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 
 	"torpor/host"
 	"torpor/kernel/openfile"
@@ -13,7 +15,7 @@ import (
 // Compact rewrites the file without what is dead, and gives that space back.
 // The owner calls it, when Stats says that it is worthwhile: nothing that is
 // added waits for it unexpectedly. The file can be used meanwhile; others wait
-// while 1 MiB is copied, and at the end while the last changes are.
+// at most some milliseconds, for the disk at the end and for long records longer.
 //
 // Entries that are found damaged are named in the Recovery and not copied. With
 // an error, and whenever the process ends, the file is the old one or the new
@@ -42,8 +44,11 @@ type compaction struct {
 	hashes   []uint64
 }
 
-// touchedMost changed keys are copied while all others wait.
-const touchedMost = 512
+// Others wait while as much is copied.
+const (
+	copyBytes   = 128 << 10
+	touchedMost = 128 // keys
+)
 
 func (f *File) beginCompaction() (*compaction, error) {
 	f.mu.Lock()
@@ -64,19 +69,12 @@ func (f *File) beginCompaction() (*compaction, error) {
 
 func (c *compaction) run() error {
 	err := c.copyAll()
-	// Each round is shorter than the one before, unless changes come faster
-	// than they are copied.
-	for range 4 {
-		if err != nil {
-			break
-		}
-		var left int
-		if left, err = c.copyTouched(); left < touchedMost {
-			break
-		}
-	}
 	if err == nil {
 		err = openfile.SyncData(c.new.file)
+	}
+	// Copying is faster than changing, so each round is shorter than the one before.
+	for left := touchedMost; err == nil && left >= touchedMost; {
+		left, err = c.copyTouched()
 	}
 	c.file.mu.Lock()
 	defer c.file.mu.Unlock()
@@ -102,7 +100,7 @@ func (c *compaction) copyAll() error {
 	return nil
 }
 
-// copySome copies about 1 MiB.
+// copySome copies about copyBytes.
 func (c *compaction) copySome(scan *scanner) error {
 	c.file.mu.RLock()
 	defer c.file.mu.RUnlock()
@@ -110,7 +108,7 @@ func (c *compaction) copySome(scan *scanner) error {
 		return err
 	}
 	c.batch, c.hashes = c.batch[:0], c.hashes[:0]
-	for until := scan.offset + scanBytes; scan.offset < until; {
+	for until := scan.offset + copyBytes; scan.offset < until; {
 		it, ok, err := scan.next()
 		if err != nil {
 			return err
@@ -191,9 +189,10 @@ func (c *compaction) copyTouched() (int, error) {
 	touched := c.file.touched
 	c.file.touched = map[socket.Key]struct{}{}
 	c.file.mu.Unlock()
-	for k := range touched {
+	keys := slices.Collect(maps.Keys(touched))
+	for some := range slices.Chunk(keys, touchedMost) {
 		c.file.mu.RLock()
-		err := c.copyKey(k)
+		err := c.copyKeys(some)
 		c.file.mu.RUnlock()
 		if err != nil {
 			return 0, err
@@ -204,22 +203,25 @@ func (c *compaction) copyTouched() (int, error) {
 	return len(c.file.touched), nil
 }
 
-// copyKey makes the new file hold of a key what the old one does.
-func (c *compaction) copyKey(k socket.Key) error {
-	if err := c.new.remove(&k); err != nil && !errors.Is(err, host.ErrNotFound) {
-		return err
+// copyKeys makes the new file hold of some keys what the old one does.
+func (c *compaction) copyKeys(keys []socket.Key) error {
+	var specs []*socket.Spec
+	for _, k := range keys {
+		if err := c.new.remove(&k); err != nil && !errors.Is(err, host.ErrNotFound) {
+			return err
+		}
+		spec, err := c.old.get(&k)
+		switch {
+		case errors.Is(err, host.ErrNotFound):
+		case errors.Is(err, host.ErrCorrupt):
+			c.found.Lost = append(c.found.Lost, Lost{Key: k})
+		case err != nil:
+			return err
+		default:
+			specs = append(specs, &spec)
+		}
 	}
-	spec, err := c.old.get(&k)
-	switch {
-	case errors.Is(err, host.ErrNotFound):
-		return nil
-	case errors.Is(err, host.ErrCorrupt):
-		c.found.Lost = append(c.found.Lost, Lost{Key: k})
-		return nil
-	case err != nil:
-		return err
-	}
-	return c.new.add([]*socket.Spec{&spec})
+	return c.new.add(specs)
 }
 
 // finish copies the rest, while all others wait, and lets the new file be the file.
@@ -227,10 +229,8 @@ func (c *compaction) finish() error {
 	if err := c.old.broken; err != nil {
 		return err
 	}
-	for k := range c.file.touched {
-		if err := c.copyKey(k); err != nil {
-			return err
-		}
+	if err := c.copyKeys(slices.Collect(maps.Keys(c.file.touched))); err != nil {
+		return err
 	}
 	if err := openfile.SyncData(c.new.file); err != nil {
 		return err

@@ -140,7 +140,7 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-// TestFlippedBits flips every bit.
+// TestFlippedBits flips bits of every byte.
 func TestFlippedBits(t *testing.T) {
 	s := newSample(t)
 	path := filepath.Join(t.TempDir(), "flipped")
@@ -151,7 +151,7 @@ func TestFlippedBits(t *testing.T) {
 		if at > headerBytes && at < headerCopyAt-1 {
 			continue
 		}
-		for bit := range 8 {
+		for bit := at % 3; bit < 8; bit += 3 {
 			content := slices.Clone(s.content)
 			content[at] ^= 1 << bit
 			r := s.survive(t, path, content, at, at+1)
