@@ -18,7 +18,8 @@ type Handler interface {
 
 	// Wake restores a connection that Find has returned: from then on the kernel
 	// has a socket for it, and gets the packet. After an error the packet is
-	// dropped; the peer will repeat it.
+	// dropped; the peer will repeat it. It is called in the network namespace;
+	// goroutines that it starts are not there.
 	Wake(socket.Key, segment.Reason) error
 
 	// Update remembers that the peer of a suspended connection changed its window.

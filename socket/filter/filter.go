@@ -18,7 +18,7 @@ import (
 // Filter is the filter of one network namespace.
 type Filter struct {
 	config    Config
-	namespace *os.File
+	namespace *netns.Visitor
 	queues    []*nfqueue.Queue
 	sender    *rawip.Sender
 	tally     tally
@@ -50,10 +50,10 @@ func Open(config Config) (*Filter, error) {
 }
 
 func (f *Filter) open() (err error) {
-	if f.namespace, err = openNamespace(f.config.Namespace); err != nil {
+	if f.namespace, err = netns.NewVisitor(f.config.Namespace); err != nil {
 		return err
 	}
-	err = netns.Do(f.namespacePath(), func() (err error) {
+	err = f.namespace.Do(func() (err error) {
 		if f.sender, err = rawip.Open(); err != nil {
 			return err
 		}
@@ -69,21 +69,8 @@ func (f *Filter) open() (err error) {
 	if err != nil {
 		return err
 	}
-	return replaceTable(int(f.namespace.Fd()), &f.config)
+	return replaceTable(f.namespace.Descriptor(), &f.config)
 }
-
-func openNamespace(path string) (*os.File, error) {
-	if path == "" {
-		path = "/proc/thread-self/ns/net"
-	}
-	ns, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("open network namespace: %w", err)
-	}
-	return ns, nil
-}
-
-func (f *Filter) namespacePath() string { return fmt.Sprintf("/proc/self/fd/%d", f.namespace.Fd()) }
 
 // Run reads the queues until the context ends or Close is called, and returns
 // nil then. It is called once. An error of one queue stops all.
@@ -165,16 +152,16 @@ func (f *Filter) Close() error {
 // Remove deletes the table, from when on the kernel gets every packet, and
 // closes the Filter, which must be open.
 func (f *Filter) Remove() error {
-	return errors.Join(removeTable(int(f.namespace.Fd()), f.config.Table), f.Close())
+	return errors.Join(removeTable(f.namespace.Descriptor(), f.config.Table), f.Close())
 }
 
 // Remove deletes the table of a Filter that is not open. One that does not
 // exist is not an error.
 func Remove(namespace, table string) error {
-	ns, err := openNamespace(namespace)
+	ns, err := netns.NewVisitor(namespace)
 	if err != nil {
 		return fmt.Errorf("remove filter: %w", err)
 	}
 	defer ns.Close()
-	return removeTable(int(ns.Fd()), table)
+	return removeTable(ns.Descriptor(), table)
 }

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -195,13 +194,11 @@ func (l *lab) expect(c net.Conn, text string) {
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != text {
 		l.Fatalf("read %q: %v, want %q", b, err, text)
 	}
+	l.check(c.SetReadDeadline(time.Time{}))
 }
 
-// bed is a Handler that keeps connections and restores them on a thread of the
-// namespace.
+// bed is a Handler that keeps connections.
 type bed struct {
-	work chan func()
-
 	mu      sync.Mutex
 	asleep  map[socket.Key]*socket.Spec
 	awake   chan *net.TCPConn
@@ -211,22 +208,8 @@ type bed struct {
 }
 
 func (l *lab) bed() *bed {
-	b := &bed{work: make(chan func()), asleep: map[socket.Key]*socket.Spec{}, awake: make(chan *net.TCPConn, 1000)}
-	ended := make(chan error)
-	go func() {
-		ended <- netns.Do(l.here, func() error {
-			runtime.LockOSThread()
-			for f := range b.work {
-				f()
-			}
-			return nil
-		})
-	}()
+	b := &bed{asleep: map[socket.Key]*socket.Spec{}, awake: make(chan *net.TCPConn, 1000)}
 	l.Cleanup(func() {
-		close(b.work)
-		if err := <-ended; err != nil {
-			l.Error(err)
-		}
 		close(b.awake)
 		for c := range b.awake {
 			c.Close()
@@ -260,12 +243,7 @@ func (b *bed) Wake(k socket.Key, why segment.Reason) error {
 	if b.refuse != nil {
 		return b.refuse
 	}
-	s := b.asleep[k]
-	var c *net.TCPConn
-	var err error
-	done := make(chan struct{})
-	b.work <- func() { c, err = restore(s); close(done) }
-	<-done
+	c, err := restore(b.asleep[k])
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"time"
 
-	"torpor/kernel/netns"
 	"torpor/kernel/nfqueue"
 	"torpor/kernel/timens"
 	"torpor/socket/segment"
@@ -80,7 +79,8 @@ func (r *reader) passes(p nfqueue.Packet) bool {
 
 func (r *reader) wake(seg *segment.Segment, why segment.Reason) bool {
 	t := &r.filter.tally
-	if err := r.filter.config.Handler.Wake(seg.Key, why); err != nil {
+	err := r.filter.namespace.Do(func() error { return r.filter.config.Handler.Wake(seg.Key, why) })
+	if err != nil {
 		t.wakeErrors.Add(1)
 		t.failed(fmt.Errorf("wake connection of %s: %w", seg.Remote, err))
 		return false
@@ -118,7 +118,7 @@ func (r *reader) zone(index uint32) string {
 		return name
 	}
 	name := fmt.Sprint(index)
-	err := netns.Do(r.filter.namespacePath(), func() error {
+	err := r.filter.namespace.Do(func() error {
 		device, err := net.InterfaceByIndex(int(index))
 		if err == nil {
 			name = device.Name

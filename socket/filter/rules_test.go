@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"torpor/internal/kerneltest"
-	"torpor/kernel/netns"
 	"torpor/socket/segment"
 )
 
@@ -200,7 +199,7 @@ func TestManyNamespaces(t *testing.T) {
 	}
 	t.Logf("%d filters open in %v", count, time.Since(start))
 	for i, f := range filters { // each sees its own packets
-		l.check(netns.Do(f.namespacePath(), func() error {
+		l.check(f.namespace.Do(func() error {
 			if err := up("lo"); err != nil {
 				return err
 			}
