@@ -10,6 +10,8 @@
 // from somebody with CAP_NET_ADMIN in the namespace. The packets in them come
 // from anybody.
 //
-// Why not a library: see the benchmark in queue_test.go and the commit that
-// added this.
+// Why not a library: go-nfqueue v2.0.1 takes 62 allocations and 6.6 KB a packet
+// (this one none: go test -bench Packet), and takes the first message that comes
+// for the answer to its configuration. With packets on their way, as when a
+// filter is opened again, opening then fails.
 package nfqueue

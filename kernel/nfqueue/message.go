@@ -39,7 +39,7 @@ const (
 	packetVerdict = 2
 	packetInput   = 5
 	packetPayload = 10
-	packetLength  = 12
+	packetLength  = 13
 
 	verdictDrop   = 0
 	verdictAccept = 1

@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -53,6 +55,56 @@ func TestDataWakes(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestLargeDataWakes: what wakes is the first of many packets that are joined to
+// up to 64 KB; their copies are cut off.
+func TestLargeDataWakes(t *testing.T) {
+	for name, address := range dialAddresses {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			b := l.bed()
+			config := l.config(b)
+			config.Queues = 2
+			f, _ := l.open(config)
+			served, peer := l.connect(l.listen(fmt.Sprintf("[::]:%d", port)), address)
+			capture := l.capture()
+			for range 10 {
+				l.sleep(b, served)
+				content := make([]byte, 1<<20)
+				for i := range content {
+					content[i] = byte(i * 13 >> 3)
+				}
+				sent := make(chan error, 1)
+				go func() { _, err := peer.Write(content); sent <- err }()
+				served = l.restored(b)
+				got := make([]byte, len(content))
+				l.check(served.SetReadDeadline(time.Now().Add(20 * time.Second)))
+				_, err := io.ReadFull(served, got)
+				l.check(errors.Join(err, <-sent))
+				if !bytes.Equal(got, content) {
+					t.Fatal("the content is wrong")
+				}
+				time.Sleep(60 * time.Millisecond)
+			}
+			l.unrepeated(peer)
+			l.quiet(capture)
+			if n := f.Counters(); n.Woken != 10 || n.Lost != 0 || n.LastError != nil {
+				t.Errorf("counters %+v", n)
+			}
+			large := 0
+			capture.mu.Lock()
+			defer capture.mu.Unlock()
+			for _, s := range capture.segments {
+				if s.DataBytes > 10000 {
+					large++
+				}
+			}
+			if large == 0 {
+				t.Error("no packet was joined")
+			}
+		})
 	}
 }
 
