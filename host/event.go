@@ -13,6 +13,7 @@ const (
 	EventReady      EventType = "ready"      // listening or healthy
 	EventCheckpoint EventType = "checkpoint" // its ready checkpoint was made
 	EventSleep      EventType = "sleep"
+	EventSuspend    EventType = "suspend" // the connections of a sleeping service are kept without sockets
 	EventWake       EventType = "wake"
 	EventRefuse     EventType = "refuse" // can not sleep; unharmed
 	EventCold       EventType = "cold"   // its checkpoint could not be used; started from nothing

@@ -36,12 +36,17 @@ type Status struct {
 	Exited   bool `json:"exited,omitempty"`
 	ExitCode int  `json:"exit_code,omitempty"` // 128 + signal for a signal; or ColdExitCode
 
-	Cycles          int           `json:"cycles"` // completed sleeps
-	ReturnedBytes   int64         `json:"returned_bytes,omitempty"`
-	ConnectionsHeld int           `json:"connections_held,omitempty"`
-	LastWake        time.Duration `json:"last_wake_ns,omitempty"`
-	LastSleep       time.Duration `json:"last_sleep_ns,omitempty"`
-	LastWakeReason  string        `json:"last_wake_reason,omitempty"`
+	Cycles          int   `json:"cycles"` // completed sleeps
+	ReturnedBytes   int64 `json:"returned_bytes,omitempty"`
+	ConnectionsHeld int   `json:"connections_held,omitempty"`
+	// ConnectionsSuspended are those of ConnectionsHeld that have no socket;
+	// ConnectionsParkedWhy says why the others could not be suspended.
+	ConnectionsSuspended int    `json:"connections_suspended,omitempty"`
+	ConnectionsParkedWhy string `json:"connections_parked_why,omitempty"`
+
+	LastWake       time.Duration `json:"last_wake_ns,omitempty"`
+	LastSleep      time.Duration `json:"last_sleep_ns,omitempty"`
+	LastWakeReason string        `json:"last_wake_reason,omitempty"`
 
 	LastWakePhases map[string]time.Duration `json:"last_wake_phases_ns,omitempty"`
 }

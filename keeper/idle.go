@@ -36,6 +36,7 @@ func (s *service) tick() {
 	st := s.snapshot()
 	if st.State == host.Asleep {
 		s.rearmLate(time.Now())
+		s.suspendLate(time.Now())
 		return
 	}
 	if st.State != host.Awake || st.MainPID == 0 || s.target.SleepAfter == 0 || s.target.NoSleepReason != "" {

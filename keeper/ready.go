@@ -312,5 +312,5 @@ func (s *service) abandonRestore() error {
 // checkpointFiles are what the keeper has in a service's checkpoint directory.
 func (s *service) checkpointFiles() []string {
 	dir := s.target.CheckpointDir
-	return []string{checkpoint.ImagePath(dir), checkpoint.BasePath(dir), filepath.Join(dir, targetName)}
+	return []string{checkpoint.ImagePath(dir), checkpoint.BasePath(dir), filepath.Join(dir, targetName), filepath.Join(dir, socketImageName)}
 }

@@ -38,6 +38,9 @@ type service struct {
 	watch   *watch
 	retryAt time.Time // of the next try to sleep after a refusal
 
+	suspension *suspension // of a sleeping service; nil if its connections are parked
+	suspendAt  time.Time   // not before
+
 	mu     sync.Mutex
 	status Status
 }
@@ -110,6 +113,7 @@ func (s *service) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			s.closeWatch()
+			s.leaveSuspension()
 			return
 		case f := <-s.work:
 			f()
@@ -180,7 +184,12 @@ func (s *service) find() error {
 	if err := killAll(alive); err != nil {
 		return err
 	}
-	s.set(func(st *Status) { st.State, st.Since = host.Asleep, spec.Created })
+	s.set(func(st *Status) {
+		st.State, st.Since, st.ConnectionsHeld, st.ConnectionsSuspended = host.Asleep, spec.Created, connections(spec), spec.Suspended
+	})
+	if err := s.findSuspended(spec); err != nil {
+		return err
+	}
 	if err := s.arm(spec); errors.Is(err, host.ErrCorrupt) {
 		return s.findDamaged(err)
 	} else if err != nil {
@@ -215,7 +224,7 @@ func (s *service) findAwake(reason string) error {
 	if s.mainPID() == 0 {
 		return nil // created and not yet started: its init does not run yet
 	}
-	return s.holder.Release()
+	return errors.Join(s.holder.Release(), s.findUnfiltered())
 }
 
 // livePIDs lists the container's processes but init and stubs.

@@ -227,8 +227,10 @@ func (s *service) wake(reason string) (*WakeReport, error) {
 		st.State, st.Since, st.MainPID, st.Reason = host.Awake, time.Now(), report.PIDs[0], ""
 		st.LastWakePhases = report.Phases
 		st.LastWake, st.LastWakeReason, st.ConnectionsHeld, st.ReturnedBytes = took, reason, 0, 0
+		st.ConnectionsSuspended, st.ConnectionsParkedWhy = 0, ""
 	})
 	s.idle.reset()
+	s.suspendAt = time.Time{}
 	s.event(host.EventWake, reason, map[string]string{"duration_ms": fmt.Sprintf("%.3f", float64(took.Microseconds())/1000)})
 	return &WakeReport{Duration: took, Reason: reason, Phases: report.Phases}, nil
 }
@@ -243,6 +245,9 @@ func (s *service) restore() (*checkpoint.RestoreReport, error) {
 			return nil, err
 		}
 		s.closeWatch()
+	}
+	if err := s.parkAgain(s.stub.Spec); err != nil {
+		return nil, err
 	}
 	stub := s.stub
 	s.stub = nil
@@ -280,6 +285,7 @@ func (s *service) wakeFailed(err error) error {
 // cold ends a service whose checkpoint can not be restored, so that the daemon
 // starts it again.
 func (s *service) cold(cause error) {
+	s.endSuspension()
 	reason := "checkpoint can not be restored: " + cause.Error()
 	s.set(func(st *Status) {
 		st.State, st.Since, st.Exited, st.ExitCode, st.Reason = host.Exited, time.Now(), true, ColdExitCode, reason
@@ -304,6 +310,7 @@ func connections(spec *checkpoint.Spec) int {
 // forget drops the checkpoint; the container is gone or about to be.
 func (s *service) forget() error {
 	s.closeWatch()
+	s.endSuspension()
 	var errs []error
 	if s.stub != nil {
 		errs = append(errs, s.stub.Kill())
@@ -311,9 +318,15 @@ func (s *service) forget() error {
 	}
 	errs = append(errs, checkpoint.Discard(s.target.CheckpointDir))
 	for _, path := range s.checkpointFiles() {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, removeFile(path))
 	}
 	return errors.Join(errs...)
+}
+
+// removeFile removes a file that may not exist.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }

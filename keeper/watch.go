@@ -28,8 +28,8 @@ func startWatch(h *checkpoint.Holder, spec *checkpoint.Spec, packets chan<- stri
 	events, watched := map[int32]string{}, map[string]bool{}
 	for i := range spec.Processes {
 		for _, d := range spec.Processes[i].Descriptors {
-			if watched[d.Target] || !wakes(d) {
-				continue // nginx's workers share their listening socket
+			if watched[d.Target] || !wakes(d) || int(d.Slot) >= spec.Parked-spec.Suspended {
+				continue // nginx's workers share their listening socket; the filter sees to what is suspended
 			}
 			event, err := w.add(h, d)
 			if err != nil {

@@ -38,6 +38,7 @@ const (
 	flagTimestamps
 	flagUnread
 	flagOptions
+	flagBlocking
 	flagsKnown = 1<<iota - 1
 )
 
@@ -155,7 +156,7 @@ func (s *Spec) flags() uint16 {
 		set  bool
 	}{
 		{flagIPv6, s.IPv6}, {flagScaling, s.Scaling}, {flagSACK, s.SACK}, {flagTimestamps, s.Timestamps},
-		{flagUnread, len(s.Unread) > 0}, {flagOptions, len(s.Options) > 0},
+		{flagUnread, len(s.Unread) > 0}, {flagOptions, len(s.Options) > 0}, {flagBlocking, s.Blocking},
 	} {
 		if f.set {
 			flags |= f.flag
@@ -218,6 +219,7 @@ func Decode(b []byte) (Spec, error) {
 	var s Spec
 	flags := r.key(&s.Key)
 	s.IPv6, s.Scaling, s.SACK, s.Timestamps = flags&flagIPv6 != 0, flags&flagScaling != 0, flags&flagSACK != 0, flags&flagTimestamps != 0
+	s.Blocking = flags&flagBlocking != 0
 	s.SegmentMaximum = r.uint16()
 	s.SendNext, s.ReceiveNext = Sequence(r.uint32()), Sequence(r.uint32())
 	s.Window.SentAt = s.ReceiveNext - Sequence(r.varint32())

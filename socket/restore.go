@@ -10,8 +10,8 @@ import (
 )
 
 // Restore makes the connection again in the namespace of the calling thread;
-// listeners on its address do not mind. The socket is close-on-exec and has
-// O_NONBLOCK; the caller owns it. Until Resume it sends nothing, not even when
+// listeners on its address do not mind. The socket is close-on-exec; the
+// caller owns it. Until Resume it sends nothing, not even when
 // it is closed; packets must not reach it earlier. On an error the peer was told
 // nothing.
 //
@@ -66,6 +66,11 @@ func (s *Spec) open(fd int) error {
 	}
 	if err := s.Options.Set(fd, socket.AfterBind); err != nil {
 		return err
+	}
+	if s.Blocking {
+		if err := unix.SetNonblock(fd, false); err != nil {
+			return err
+		}
 	}
 	if len(s.Unread) > 0 { // the buffer was made larger for it
 		return s.Options.Set(fd, socket.Again)

@@ -35,9 +35,10 @@ type Spec struct {
 	Timestamps              bool
 	Clock                   Clock // if Timestamps
 
-	Unread  []byte         // received, and not read by the application
-	Options socket.Options // those that differ from a fresh socket's
-	Tag     uint64         // the owner's
+	Blocking bool           // operations wait: it has not O_NONBLOCK
+	Unread   []byte         // received, and not read by the application
+	Options  socket.Options // those that differ from a fresh socket's
+	Tag      uint64         // the owner's
 }
 
 // Window is struct tcp_repair_window of linux/tcp.h. Sizes are in bytes, not

@@ -134,6 +134,14 @@ func (s *Suspender) read(fd int) (*Spec, error) {
 	if spec.Unread, err = socket.PeekTCP(fd); err != nil {
 		return nil, err
 	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return nil, fmt.Errorf("read flags of connection: %w", err)
+	}
+	if flags&unix.O_ASYNC != 0 {
+		return nil, refuse("signals for what arrives (O_ASYNC)")
+	}
+	spec.Blocking = flags&unix.O_NONBLOCK == 0
 	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -149,11 +150,46 @@ func (f *Filter) Close() error {
 	return nil
 }
 
-// Remove deletes the table, from when on the kernel gets every packet, and
-// closes the Filter, which must be open.
+// Remove lets the kernel have every packet, waits until those that are held
+// were seen to, deletes the table and closes the Filter, which must be open and
+// running. A Handler must not call it.
 func (f *Filter) Remove() error {
-	return errors.Join(removeTable(f.namespace.Descriptor(), f.config.Table), f.Close())
+	return errors.Join(f.drain(), removeTable(f.namespace.Descriptor(), f.config.Table), f.Close())
 }
+
+// drainLimit is longer than a Handler takes.
+const drainLimit = 30 * time.Second
+
+// drain makes the rules send nothing to the queues any more, and waits until
+// they are empty: the kernel drops what is held when a chain ends.
+func (f *Filter) drain() error {
+	if err := openInput(f.namespace.Descriptor(), f.config.Table); err != nil {
+		return err
+	}
+	return f.namespace.Do(func() error {
+		for deadline, quiet := time.Now().Add(drainLimit), 0; quiet < drainedTimes; time.Sleep(time.Millisecond) {
+			held := 0
+			for i := range f.queues {
+				n, err := nfqueue.Waiting(f.config.QueueBase + uint16(i))
+				if err != nil {
+					return err
+				}
+				held += n
+			}
+			if quiet++; held > 0 {
+				quiet = 0
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("remove filter: %d packets are still held", held)
+			}
+		}
+		return nil
+	})
+}
+
+// drainedTimes the queues must be empty: another processor may be at a rule that
+// is gone.
+const drainedTimes = 3
 
 // Remove deletes the table of a Filter that is not open. One that does not
 // exist is not an error.

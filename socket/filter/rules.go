@@ -16,6 +16,9 @@ import (
 // and security modules (50).
 const behindFilters = 100
 
+// inputChain is the name of the chain that sees all packets.
+const inputChain = "input"
+
 // queueTarget makes the expression that sends packets to a queue.
 type queueTarget func(number uint16) expr.Any
 
@@ -55,6 +58,21 @@ func replaceTableBy(namespace int, c *Config, queue queueTarget) error {
 	}
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("set nftables rules: %w", err)
+	}
+	return nil
+}
+
+// openInput leaves the chain of packets without rules, and the rule for
+// fragments: with that, hooks of the kernel's would end, and held packets with
+// them.
+func openInput(namespace int, name string) error {
+	conn, err := nftables.New(nftables.WithNetNSFd(namespace))
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	conn.FlushChain(&nftables.Chain{Name: inputChain, Table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}})
+	if err := conn.Flush(); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("empty table %s: %w", name, err)
 	}
 	return nil
 }
@@ -130,7 +148,7 @@ func (r *ruleset) guarded(c *Config, hold *nftables.Chain) *nftables.Chain {
 
 // guard sends packets to guarded ports there.
 func (r *ruleset) guard(guards []netip.AddrPort, guarded *nftables.Chain) error {
-	input := r.base("input", nftables.ChainHookInput, behindFilters)
+	input := r.base(inputChain, nftables.ChainHookInput, behindFilters)
 	if slices.Contains(guards, netip.AddrPort{}) {
 		r.add(input, protocol(protoTCP), follow(expr.VerdictJump, guarded))
 		return nil

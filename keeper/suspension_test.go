@@ -1,0 +1,233 @@
+package keeper
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"torpor/host"
+	"torpor/internal/initproc"
+	"torpor/internal/kerneltest"
+)
+
+// suspending is a service whose connections are suspended when it sleeps, and
+// its clients.
+type suspending struct {
+	t      *testing.T
+	p      *initproc.Process
+	k      *testKeeper
+	target Target
+	conns  []net.Conn
+	reads  []*bufio.Reader
+	asked  []int
+	ask    exchange
+}
+
+func startSuspending(t *testing.T, args []string, ask exchange, clients int) *suspending {
+	t.Helper()
+	kerneltest.Require(t, kerneltest.Root, kerneltest.NetNS, kerneltest.Nft)
+	state := t.TempDir()
+	s := &suspending{t: t, p: initproc.ForTest(t, args...), ask: ask}
+	s.start(Config{Socket: filepath.Join(t.TempDir(), "keeper.sock"), StateDir: state})
+	s.target = testTarget(s.p, state)
+	s.target.SleepAfter, s.target.Connections = 300*time.Millisecond, host.ConnectionsSuspend
+	if err := os.MkdirAll(filepath.Dir(s.target.LogPath), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.k.Adopt(t.Context(), s.target); err != nil {
+		t.Fatal(err)
+	}
+	for range clients {
+		conn, err := s.p.Dial(8000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		s.conns, s.reads, s.asked = append(s.conns, conn), append(s.reads, bufio.NewReader(conn)), append(s.asked, 0)
+		s.askOn(len(s.conns) - 1)
+	}
+	return s
+}
+
+func (s *suspending) start(config Config) {
+	s.t.Helper()
+	s.k = startKeeper(s.t, config)
+	events := s.k.events
+	go func() {
+		for e := range events {
+			if e.Type == host.EventError {
+				s.t.Errorf("event: %s", e.Reason)
+			}
+		}
+	}()
+}
+
+func (s *suspending) askOn(i int) {
+	s.t.Helper()
+	s.asked[i]++
+	s.conns[i].SetDeadline(time.Now().Add(20 * time.Second))
+	if err := s.ask(i, s.asked[i], s.conns[i], s.reads[i]); err != nil {
+		s.t.Fatalf("client %d, request %d: %v", i, s.asked[i], err)
+	}
+}
+
+// awaitSuspended waits until the service sleeps without a socket of a
+// connection.
+func (s *suspending) awaitSuspended() {
+	s.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		all, err := s.k.Status(s.t.Context())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if st := all[0]; st.State == host.Asleep && st.ConnectionsSuspended == len(s.conns) {
+			break
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("not suspended: %+v", all)
+		}
+	}
+	if n := s.established(); n != 0 {
+		s.t.Errorf("the kernel has %d connections of the service", n)
+	}
+}
+
+// established counts the kernel's sockets of connections with the service.
+func (s *suspending) established() int {
+	s.t.Helper()
+	n := 0
+	for _, name := range []string{"tcp", "tcp6"} {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", s.p.PID, name))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(b)) {
+			fields := strings.Fields(line)
+			if len(fields) > 3 && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", 8000)) && fields[3] == "01" {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// checkPeers checks that no client had to send anything twice.
+func (s *suspending) checkPeers() {
+	s.t.Helper()
+	for i, conn := range s.conns {
+		raw, err := conn.(*net.TCPConn).SyscallConn()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		raw.Control(func(fd uintptr) {
+			info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err != nil || info.Total_retrans > 0 {
+				s.t.Errorf("client %d sent %d segments again, %v", i, info.Total_retrans, err)
+			}
+		})
+	}
+}
+
+// TestSuspends puts real programs to sleep, which wait for their connections by
+// threads, by epoll and by several processes, without sockets, and wakes them by
+// any one connection.
+func TestSuspends(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		program string
+		args    func(t *testing.T) []string
+		ask     exchange
+	}{
+		{"python", "/usr/bin/python3", func(*testing.T) []string { return []string{"-c", quietPythonServer, "20"} }, askHTTP},
+		{"node", "node", func(*testing.T) []string { return []string{"-e", nodeServer} }, askHTTP},
+		{"redis", "redis-server", func(*testing.T) []string {
+			return []string{"--port", "8000", "--save", "", "--protected-mode", "no"}
+		}, askRedis},
+		{"nginx", "nginx", func(t *testing.T) []string { return []string{"-c", nginxConfig(t)} }, askHTTP},
+		{"go", "", func(t *testing.T) []string { return nil }, askHTTP},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			args := test.args(t)
+			if test.name == "go" {
+				args = []string{buildGoServer(t)}
+			} else {
+				kerneltest.Require(t, kerneltest.Program(test.program))
+				args = append([]string{test.program}, args...)
+			}
+			s := startSuspending(t, args, test.ask, 8)
+			for range 5 {
+				s.awaitSuspended()
+				s.askOn(rand.IntN(len(s.conns)))
+				for i := range s.conns {
+					s.askOn(i)
+				}
+			}
+			s.checkPeers()
+		})
+	}
+}
+
+// TestSuspendsOverKeepers goes on with suspended connections in another keeper.
+// What a client sends while there is none is repeated, and arrives.
+func TestSuspendsOverKeepers(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Program("/usr/bin/python3"))
+	s := startSuspending(t, []string{"/usr/bin/python3", "-c", quietPythonServer, "20"}, askHTTP, 5)
+	for range 3 {
+		s.awaitSuspended()
+		s.k.stop()
+		config := s.k.config
+		answered := make(chan struct{})
+		go func() {
+			defer close(answered)
+			s.askOn(0)
+		}()
+		time.Sleep(300 * time.Millisecond)
+		s.start(config)
+		<-answered
+		for i := range s.conns {
+			s.askOn(i)
+		}
+	}
+}
+
+// TestSuspendsMany has more connections than are passed in one message, and is
+// woken by each kind of event.
+func TestSuspendsMany(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Program("node"))
+	s := startSuspending(t, []string{"node", "-e", nodeServer}, askHTTP, 600)
+	s.awaitSuspended()
+	for _, i := range rand.Perm(len(s.conns)) {
+		s.askOn(i)
+	}
+	s.checkPeers()
+	s.awaitSuspended()
+	second, err := s.p.Dial(8000) // a new connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if err := askHTTP(0, 1, second, bufio.NewReader(second)); err != nil {
+		t.Error(err)
+	}
+	second.Close()
+	s.awaitSuspended()
+	s.conns[0].Close() // an end
+	s.conns, s.reads, s.asked = s.conns[1:], s.reads[1:], s.asked[1:]
+	s.awaitSuspended()
+	reset := s.conns[0].(*net.TCPConn)
+	reset.SetLinger(0)
+	reset.Close()
+	s.conns, s.reads, s.asked = s.conns[1:], s.reads[1:], s.asked[1:]
+	s.awaitSuspended()
+	for i := range s.conns {
+		s.askOn(i)
+	}
+}
