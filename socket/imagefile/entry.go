@@ -20,7 +20,6 @@ const (
 	entryHeaderBytes = 12
 	entrySumAt       = 4
 	entryWordAt      = 8
-	bodyMost         = 1<<28 - 1
 	unitsMost        = 1 << 32
 	headBytes        = entryHeaderBytes + socket.KeyMost // as much of an entry as tells whose it is
 
@@ -83,7 +82,7 @@ func parseWord(b []byte) (kind, int) {
 	return kind(w & 15), int(w >> 4)
 }
 
-// open appends room for an entry's header; seal completes the entry behind it.
+// openEntry appends room for an entry's header; seal completes the entry behind it.
 func openEntry(b []byte) []byte { return append(b, make([]byte, entryHeaderBytes)...) }
 
 // seal completes the entry that begins at b[start:] and will be at an offset of

@@ -193,12 +193,7 @@ func (f *File) tableKeys(i int) []socket.Key {
 
 // Sync writes all that was done before it to the disk. Others need not wait.
 func (f *File) Sync() error {
-	// A compaction that goes on to another file syncs that first.
-	file, err := f.current()
-	if err == nil {
-		err = openfile.SyncData(file)
-	}
-	if err != nil {
+	if err := f.onFile(openfile.SyncData); err != nil {
 		return fmt.Errorf("sync socket image: %w", err)
 	}
 	return nil
@@ -207,17 +202,33 @@ func (f *File) Sync() error {
 // DropCache syncs, and gives the page cache of the file back: connections that
 // sleep for long then cost the memory of the index only.
 func (f *File) DropCache() error {
-	file, err := f.current()
-	if err == nil {
-		err = openfile.SyncData(file)
-	}
-	if err == nil {
-		err = openfile.DropCache(file)
-	}
+	err := f.onFile(func(file *os.File) error {
+		if err := openfile.SyncData(file); err != nil {
+			return err
+		}
+		return openfile.DropCache(file)
+	})
 	if err != nil {
 		return fmt.Errorf("drop cache of socket image: %w", err)
 	}
 	return nil
+}
+
+// onFile calls do, which may take long, without a lock. A compaction that goes
+// on to another file has synced that.
+func (f *File) onFile(do func(*os.File) error) error {
+	for {
+		file, err := f.current()
+		if err != nil {
+			return err
+		}
+		if err = do(file); err == nil {
+			return nil
+		}
+		if now, _ := f.current(); now == file {
+			return err
+		}
+	}
 }
 
 func (f *File) current() (*os.File, error) {

@@ -233,6 +233,19 @@ func TestConcurrentUse(t *testing.T) {
 			}
 		}
 	})
+	readers.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			default:
+			}
+			if err := errors.Join(f.Sync(), f.DropCache()); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
 	for range 20 {
 		if r, err := f.Compact(); err != nil || len(r.Lost) > 0 {
 			t.Fatal(r, err)

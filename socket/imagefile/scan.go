@@ -18,12 +18,12 @@ type scanner struct {
 	size   int64
 	offset int64 // of the next entry
 
-	buf      []byte // content of the file from bufAt
-	bufAt    int64
-	room     []byte // what buf lies in
-	head     [headBytes]byte
-	wasted   int64 // bytes whose checksum was wrong
-	affordsB int64 // as many are allowed
+	buf     []byte // content of the file from bufAt
+	bufAt   int64
+	room    []byte // what buf lies in
+	head    [headBytes]byte
+	wasted  int64 // bytes whose checksum was wrong
+	affords int64 // as many are allowed
 }
 
 // scanBytes are read at once.
@@ -48,7 +48,7 @@ func (it *item) body() []byte {
 
 func newScanner(f *os.File, h header, size int64) *scanner {
 	// Each damaged entry is read once in vain, and some claim to be long.
-	return &scanner{file: f, header: h, size: size, offset: entriesAt, room: make([]byte, min(scanBytes, max(size, 1))), affordsB: 8*size + 256<<20}
+	return &scanner{file: f, header: h, size: size, offset: entriesAt, room: make([]byte, min(scanBytes, max(size, 1))), affords: 8*size + 256<<20}
 }
 
 // next returns the next item; false at the end.
@@ -123,7 +123,7 @@ func (s *scanner) entry(p int64) (item, bool, error) {
 	if sum == binary.LittleEndian.Uint32(it.head[entrySumAt:]) {
 		return it, true, nil
 	}
-	if s.wasted += it.end - p; s.wasted > s.affordsB {
+	if s.wasted += it.end - p; s.wasted > s.affords {
 		return item{}, false, fmt.Errorf("scan entries: too many wrong checksums: %w", host.ErrCorrupt)
 	}
 	return item{}, false, nil
