@@ -170,7 +170,9 @@ type peekArgs struct {
 type SigInfo [128]byte
 
 // PendingSignals returns the queued signals of a stopped tracee, or of its
-// whole process when shared is set.
+// whole process when shared is set. The kernel stops after any one of them when
+// the tracer's own thread has a signal, as each does now and then by Go's
+// preemption (SIGURG): only an empty answer is the end.
 func PendingSignals(tid int, shared bool) ([]SigInfo, error) {
 	const batch = 32
 	var all []SigInfo
@@ -186,9 +188,9 @@ func PendingSignals(tid int, shared bool) ([]SigInfo, error) {
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, infos[:n]...)
-		if n < batch {
+		if n == 0 {
 			return all, nil
 		}
+		all = append(all, infos[:n]...)
 	}
 }
