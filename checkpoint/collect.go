@@ -250,6 +250,11 @@ func (c *collector) outside(spec *ProcessSpec) error {
 	if spec.OOMScoreAdj, err = proc.OOMScoreAdj(c.process.pid); err != nil {
 		return fmt.Errorf("read OOM score: %w", err)
 	}
+	filter, err := proc.CoredumpFilter(c.process.pid)
+	if err != nil {
+		return err
+	}
+	spec.CoreFilter = &filter
 	if spec.Pending, err = ptrace.PendingSignals(c.process.tasks[0].tid, true); err != nil {
 		return err
 	}
@@ -278,6 +283,9 @@ func (c *collector) threadOutside(t *frozenTask, thread *ThreadSpec) error {
 		return err
 	}
 	if thread.Scheduling, err = proc.ReadScheduling(t.tid); err != nil {
+		return err
+	}
+	if thread.IOPriority, err = proc.IOPriority(t.tid); err != nil {
 		return err
 	}
 	if thread.Pending, err = ptrace.PendingSignals(t.tid, false); err != nil {

@@ -2,12 +2,14 @@ package checkpoint
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"torpor/host"
 )
@@ -57,6 +59,29 @@ func TestReadyBreadth(t *testing.T) {
 				restored.end()
 			}
 		})
+	}
+}
+
+// TestReadyRights compares all that /proc shows of processes with few rights
+// with what it shows of the restored ones, but their files, which are others.
+func TestReadyRights(t *testing.T) {
+	c := converse(t, compileC(t, "breadth"), "rights", "restored")
+	dir := filepath.Join(t.TempDir(), "ready")
+	c.makeReady(dir)
+	c.check()
+	time.Sleep(20 * time.Millisecond)
+	before := c.snapshot()
+	c.end()
+	for range 2 {
+		restored := restoreConversation(t, dir)
+		restored.check()
+		time.Sleep(20 * time.Millisecond)
+		after := restored.snapshot()
+		for _, s := range []snapshot{before, after} {
+			maps.DeleteFunc(s, func(name, _ string) bool { return strings.Contains(name, " fd ") })
+		}
+		checkSame(t, before, after)
+		restored.end()
 	}
 }
 

@@ -253,6 +253,11 @@ func (r *restore) finish() error {
 		if err := r.leaveArea(r.report.PIDs[i], p); err != nil {
 			return err
 		}
+		if p.CoreFilter != nil {
+			if err := proc.SetCoredumpFilter(r.report.PIDs[i], *p.CoreFilter); err != nil {
+				return err
+			}
+		}
 		for j := range p.Threads {
 			if err := r.byInner[p.Threads[j].TID].set(&p.Threads[j], len(r.Spec.Verify) > 0); err != nil {
 				return err
@@ -332,7 +337,14 @@ func (t *restoredTask) set(thread *ThreadSpec, verify bool) error {
 	if err != nil {
 		return err
 	}
-	return proc.SetScheduling(t.tid, thread.Scheduling, was)
+	if err := proc.SetScheduling(t.tid, thread.Scheduling, was); err != nil {
+		return err
+	}
+	priority, err := proc.IOPriority(t.tid)
+	if err != nil || priority == thread.IOPriority {
+		return err
+	}
+	return proc.SetIOPriority(t.tid, thread.IOPriority)
 }
 
 // verify compares memory with the fingerprints, if the dump took any.

@@ -125,6 +125,11 @@ func (s snapshot) task(t *testing.T, key string, pid, tid int, inner map[string]
 		t.Fatal(err)
 	}
 	s[key+"scheduling"] = fmt.Sprintf("%+v", scheduling)
+	priority, err := proc.IOPriority(tid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s[key+"I/O priority"] = fmt.Sprintf("%#x", priority)
 	slack, err := os.ReadFile(fmt.Sprintf("/proc/%d/timerslack_ns", tid))
 	if err != nil {
 		t.Fatal(err)

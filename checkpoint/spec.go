@@ -92,11 +92,12 @@ type ProcessSpec struct {
 	Pending     []ptrace.SigInfo            `json:"pending,omitempty"` // of the whole process
 	Limits      [proc.LimitCount]proc.Limit `json:"limits"`
 
-	OOMScoreAdj    int    `json:"oom_score_adj"`
-	Personality    uint32 `json:"personality"`
-	Dumpable       bool   `json:"dumpable"`
-	NoHugePages    bool   `json:"no_huge_pages"` // PR_SET_THP_DISABLE
-	ChildSubreaper bool   `json:"child_subreaper"`
+	OOMScoreAdj    int     `json:"oom_score_adj"`
+	CoreFilter     *uint32 `json:"core_filter,omitempty"` // /proc/PID/coredump_filter; nil: not known
+	Personality    uint32  `json:"personality"`
+	Dumpable       bool    `json:"dumpable"`
+	NoHugePages    bool    `json:"no_huge_pages"` // PR_SET_THP_DISABLE
+	ChildSubreaper bool    `json:"child_subreaper"`
 
 	Threads []ThreadSpec `json:"threads"` // the leader first
 
@@ -117,6 +118,7 @@ type ThreadSpec struct {
 	DeathSignal int              `json:"death_signal"`
 	Creds       Credentials      `json:"creds"`
 	Scheduling  proc.Scheduling  `json:"scheduling"`
+	IOPriority  int              `json:"io_priority,omitempty"` // as of ioprio_get(2); 0: it follows from the nice value
 	TimerSlack  uint64           `json:"timer_slack_ns"`
 	Pending     []ptrace.SigInfo `json:"pending,omitempty"`
 }

@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stddef.h>
@@ -596,9 +597,13 @@ static void install_filter(void) {
 	MUST(!prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program));
 }
 
+static int io_priority(int n) { return syscall(SYS_ioprio_set, 1, 0, n); }
+
 static void *idle(void *arg) {
 	if (arg) { // one thread has rights of its own
 		MUST(!setpriority(PRIO_PROCESS, 0, 9));
+		MUST(!sched_setscheduler(0, SCHED_BATCH | SCHED_RESET_ON_FORK, &(struct sched_param){0}));
+		MUST(!io_priority(3 << 13)); // IOPRIO_CLASS_IDLE
 		struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
 		struct __user_cap_data_struct caps[2] = {{1 << CAP_KILL, 1 << CAP_KILL | 1 << CAP_NET_BIND_SERVICE, 0}};
 		MUST(!syscall(SYS_capset, &header, caps));
@@ -612,6 +617,8 @@ static void *idle(void *arg) {
 static void rights(void) {
 	MUST(!setpgid(0, 0) || getpid() == getsid(0));
 	umask(027);
+	int filter = open("/proc/self/coredump_filter", O_WRONLY);
+	MUST(write(filter, "0x7c", 4) == 4 && !close(filter) && !io_priority(2 << 13 | 6)); // IOPRIO_CLASS_BE
 	MUST(!chdir("/usr") && !setpriority(PRIO_PROCESS, 0, 5));
 	MUST(!setrlimit(RLIMIT_NOFILE, &(struct rlimit){200, 300}) && !setrlimit(RLIMIT_CORE, &(struct rlimit){0, 0}));
 	MUST(!setrlimit(RLIMIT_NPROC, &(struct rlimit){100, 100}) && !setrlimit(RLIMIT_MEMLOCK, &(struct rlimit){65536, 65536}));

@@ -85,7 +85,15 @@ type Scheduling struct {
 	Nice     int32
 	Priority uint32
 	CPUs     unix.CPUSet
+	// ResetOnFork says that children get the default policy (SCHED_RESET_ON_FORK).
+	ResetOnFork bool `json:",omitempty"`
+	// Runtime, Deadline and Period, in ns, are those of SCHED_DEADLINE.
+	Runtime  uint64 `json:",omitempty"`
+	Deadline uint64 `json:",omitempty"`
+	Period   uint64 `json:",omitempty"`
 }
+
+const schedDeadline = 6 // SCHED_DEADLINE
 
 // ReadScheduling reads the scheduling of a task.
 func ReadScheduling(tid int) (Scheduling, error) {
@@ -95,6 +103,10 @@ func ReadScheduling(tid int) (Scheduling, error) {
 		return s, fmt.Errorf("read scheduling of task %d: %w", tid, err)
 	}
 	s.Policy, s.Nice, s.Priority = attr.Policy, attr.Nice, attr.Priority
+	s.ResetOnFork = attr.Flags&unix.SCHED_FLAG_RESET_ON_FORK != 0
+	if s.Policy == schedDeadline {
+		s.Runtime, s.Deadline, s.Period = attr.Runtime, attr.Deadline, attr.Period
+	}
 	if err := unix.SchedGetaffinity(tid, &s.CPUs); err != nil {
 		return s, fmt.Errorf("read CPUs of task %d: %w", tid, err)
 	}
@@ -104,19 +116,69 @@ func ReadScheduling(tid int) (Scheduling, error) {
 // SetScheduling makes a task's scheduling equal to s, touching only what
 // differs from was.
 func SetScheduling(tid int, s, was Scheduling) error {
-	if s.Policy != was.Policy || s.Nice != was.Nice || s.Priority != was.Priority {
-		attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: s.Policy, Nice: s.Nice, Priority: s.Priority}
+	cpus := was.CPUs
+	was.CPUs = s.CPUs
+	if s != was {
+		attr := &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: s.Policy, Nice: s.Nice, Priority: s.Priority,
+			Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period}
+		if s.ResetOnFork {
+			attr.Flags = unix.SCHED_FLAG_RESET_ON_FORK
+		}
 		if err := unix.SchedSetAttr(tid, attr, 0); err != nil {
 			return fmt.Errorf("set scheduling of task %d: %w", tid, err)
 		}
 	}
-	if s.CPUs != was.CPUs {
+	if s.CPUs != cpus {
 		if err := unix.SchedSetaffinity(tid, &s.CPUs); err != nil {
 			return fmt.Errorf("set CPUs of task %d: %w", tid, err)
 		}
 	}
 	return nil
 }
+
+const ioprioWhoProcess = 1 // IOPRIO_WHO_PROCESS: one task
+
+// IOPriority reads the priority of a task's input and output, ioprio_get(2);
+// 0: it follows from the nice value.
+func IOPriority(tid int) (int, error) {
+	n, _, errno := unix.RawSyscall(unix.SYS_IOPRIO_GET, ioprioWhoProcess, uintptr(tid), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("read I/O priority of task %d: %w", tid, errno)
+	}
+	return int(n), nil
+}
+
+// SetIOPriority sets what IOPriority reads.
+func SetIOPriority(tid, priority int) error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOPRIO_SET, ioprioWhoProcess, uintptr(tid), uintptr(priority)); errno != 0 {
+		return fmt.Errorf("set I/O priority of task %d: %w", tid, errno)
+	}
+	return nil
+}
+
+// CoredumpFilter reads /proc/PID/coredump_filter: which kinds of memory a core
+// dump has.
+func CoredumpFilter(pid int) (uint32, error) {
+	b, err := readFile(coredumpFilterPath(pid))
+	if err != nil {
+		return 0, fmt.Errorf("read coredump filter: %w", err)
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 16, 32)
+	if err != nil {
+		return 0, fmt.Errorf("parse coredump filter of %d: %w", pid, err)
+	}
+	return uint32(n), nil
+}
+
+// SetCoredumpFilter writes /proc/PID/coredump_filter.
+func SetCoredumpFilter(pid int, filter uint32) error {
+	if err := os.WriteFile(coredumpFilterPath(pid), fmt.Appendf(nil, "%#x", filter), 0); err != nil {
+		return fmt.Errorf("set coredump filter: %w", err)
+	}
+	return nil
+}
+
+func coredumpFilterPath(pid int) string { return fmt.Sprintf("/proc/%d/coredump_filter", pid) }
 
 // OOMScoreAdj reads /proc/PID/oom_score_adj.
 func OOMScoreAdj(pid int) (int, error) {
