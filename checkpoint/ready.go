@@ -254,23 +254,24 @@ func (d *dump) publish() error {
 	if err := d.phase("commit"); err != nil {
 		return err
 	}
-	return replaceDir(d.Dir, d.ready.Dir)
+	return d.replace()
 }
 
-// replaceDir gives a complete directory its name. A crash in between leaves no
-// checkpoint, which is as good as an old one.
-func replaceDir(from, to string) error {
-	old := to + ".old"
-	if err := os.RemoveAll(old); err != nil {
+// replace gives the complete directory its name. An older checkpoint has it
+// until then, and is removed only behind that.
+func (d *dump) replace() error {
+	from, to := d.Dir, d.ready.Dir
+	if err := tree.Replace(from, to); err != nil {
 		return fmt.Errorf("replace ready checkpoint: %w", err)
 	}
-	if err := os.Rename(to, old); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("replace ready checkpoint: %w", err)
+	if err := syncDir(filepath.Dir(to)); err != nil {
+		return err
 	}
-	if err := os.Rename(from, to); err != nil {
-		return fmt.Errorf("replace ready checkpoint: %w", err)
-	}
-	return errors.Join(syncDir(filepath.Dir(to)), os.RemoveAll(old))
+	// It is made: what fails now is no reason to call it not made. What is left
+	// of the older one is removed by the next.
+	_ = d.phase("replace")
+	_ = os.RemoveAll(from)
+	return nil
 }
 
 // ReadReady reads the ready checkpoint in dir and checks that this machine can

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -36,14 +37,72 @@ func TestKilledReady(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range readySteps { // the old one stays
+	for _, step := range readySteps { // the old one stays, until the new one has its name
 		c.killHelper("ready", step, dir)
 		c.check()
 		if now, err := ReadReady(dir, testKey); err != nil || !now.Created.Equal(before.Created) {
 			t.Errorf("killed at %s with an older one: %v", step, err)
 		}
 	}
+	c.killHelper("ready", "replace", dir)
+	c.check()
+	if now, err := ReadReady(dir, testKey); err != nil || !now.Created.After(before.Created) {
+		t.Errorf("killed at replace: %v", err)
+	}
 	c.makeReady(dir)
+	c.end()
+	restoreConversation(t, dir).check()
+}
+
+// TestFailingReady checks that an older checkpoint outlives every failure to
+// make a new one, and can be restored whenever it is looked at.
+func TestFailingReady(t *testing.T) {
+	c := converse(t, compileC(t, "breadth"), "descriptors")
+	dir := filepath.Join(t.TempDir(), "ready")
+	c.makeReady(dir)
+	before, err := ReadReady(dir, testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	var watch sync.WaitGroup
+	watch.Add(1)
+	go func() { // there is one at every moment
+		defer watch.Done()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if _, err := os.Lstat(filepath.Join(dir, metaName)); err != nil {
+					t.Errorf("there is no checkpoint: %v", err)
+					return
+				}
+			}
+		}
+	}()
+	for _, step := range readySteps {
+		if _, err := c.tryReadyAt(dir, failAt(step)); !errors.Is(err, errAsked) {
+			t.Errorf("at %s: %v", step, err)
+		}
+		if now, err := ReadReady(dir, testKey); err != nil || !now.Created.Equal(before.Created) {
+			t.Errorf("failed at %s: %v", step, err)
+		}
+		if _, err := os.Lstat(dir + ".new"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("failed at %s: what was begun is left: %v", step, err)
+		}
+		c.check()
+	}
+	for range 20 {
+		if _, err := c.tryReadyAt(dir, failAt("replace")); err != nil { // too late to fail
+			t.Error(err)
+		}
+	}
+	close(stop)
+	watch.Wait()
+	if now, err := ReadReady(dir, testKey); err != nil || !now.Created.After(before.Created) {
+		t.Errorf("replaced: %v", err)
+	}
 	c.end()
 	restoreConversation(t, dir).check()
 }
@@ -86,6 +145,44 @@ func TestKilledRestoreReady(t *testing.T) {
 		tree.end()
 	}
 	restoreConversation(t, dir).check()
+}
+
+// TestReadyFullDiskLate fills the disk at each step behind the first, where an
+// older checkpoint is there: it stays what it was.
+func TestReadyFullDiskLate(t *testing.T) {
+	c := converse(t, compileC(t, "breadth"), "descriptors")
+	small := filepath.Join(t.TempDir(), "small")
+	c.mountSmall("tmpfs", small, 20)
+	dir, hog := filepath.Join(small, "ready"), filepath.Join(small, "hog")
+	c.makeReady(dir)
+	before, err := ReadReady(dir, testKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []string{"slots", "write", "random", "sum"} {
+		_, err := c.tryReadyAt(dir, func(at string) error {
+			if at == step {
+				fillDisk(t, hog)
+			}
+			return nil
+		})
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("full behind %s: %v, want ENOSPC", step, err)
+		}
+		if err := os.Remove(hog); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(dir + ".new"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("full behind %s: what was begun is left: %v", step, err)
+		}
+		if now, err := ReadReady(dir, testKey); err != nil || !now.Created.Equal(before.Created) {
+			t.Errorf("full behind %s: %v", step, err)
+		}
+		c.check()
+	}
+	if err := CheckReady(dir, testKey); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestReadyFullDisk leaves nothing but a tree that goes on.
