@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"syscall"
+	"time"
 
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
@@ -67,6 +68,10 @@ func (q *inquiry) ask(task, space, place int, nr uint32, args ...uint64) answer 
 	return a
 }
 
+// inquiryGuard is when a process that does not answer may have been killed. All
+// answers take less than a millisecond.
+const inquiryGuard = time.Second
+
 // run lets the process execute the script.
 func (q *inquiry) run() error {
 	for _, t := range q.tasks {
@@ -89,6 +94,7 @@ func (q *inquiry) run() error {
 			return err
 		}
 	}
+	defer ptrace.Guard(q.process.pid, inquiryGuard)()
 	for _, t := range q.process.tasks {
 		stop, err := ptrace.Wait(t.tid)
 		if err != nil {

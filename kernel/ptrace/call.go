@@ -89,9 +89,9 @@ func (c *FunctionCall) run(tid int, regs Regs) (uint64, error) {
 	if err := SetRegs(tid, &regs); err != nil {
 		return 0, err
 	}
-	watchdog := time.AfterFunc(c.Limit, func() { stopTask(tid) })
+	late := guard(tid, c.Limit, func() { stopTask(tid) })
 	result, err := c.follow(tid)
-	if !watchdog.Stop() {
+	if late() {
 		// Even if the call came back just then: a SIGSTOP is on its way.
 		return 0, fmt.Errorf("after %s: %w", c.Limit, ErrUnfinished)
 	}

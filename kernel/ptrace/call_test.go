@@ -25,7 +25,7 @@ type callee struct {
 	out    *bufio.Reader
 	tracer *Tracer
 	insn   uint64
-	funcs  struct{ sum, local, forever, crash uint64 }
+	funcs  struct{ sum, local, forever, crash, finish uint64 }
 }
 
 func startCallee(t testing.TB) *callee {
@@ -53,7 +53,7 @@ func startCallee(t testing.TB) *callee {
 		c.cmd.Process.Kill()
 		c.cmd.Wait()
 	})
-	if _, err := fmt.Sscanf(c.line(), "%x %x %x %x", &c.funcs.sum, &c.funcs.local, &c.funcs.forever, &c.funcs.crash); err != nil {
+	if _, err := fmt.Sscanf(c.line(), "%x %x %x %x %x", &c.funcs.sum, &c.funcs.local, &c.funcs.forever, &c.funcs.crash, &c.funcs.finish); err != nil {
 		t.Fatal(err)
 	}
 	c.insn = findInsn(t, c.cmd.Process.Pid)
@@ -196,6 +196,31 @@ func TestCallThatFails(t *testing.T) {
 	})
 	if err == nil || !strings.Contains(err.Error(), "SIGSEGV") {
 		t.Errorf("crash: %v", err)
+	}
+}
+
+// TestCallThatEndsTheProcess calls exit while all threads are traced: the kernel
+// reports the first thread when the exits of the others were taken.
+func TestCallThatEndsTheProcess(t *testing.T) {
+	c := startCallee(t)
+	err := c.stopped(func(pid int, regs *Regs) error {
+		entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil || len(entries) != 2 {
+			return fmt.Errorf("threads %v, %w", entries, err)
+		}
+		var tid int
+		fmt.Sscan(entries[1].Name(), &tid)
+		if err := errors.Join(Seize(tid, OptExitKill), Interrupt(tid)); err != nil {
+			return err
+		}
+		if _, err := Wait(tid); err != nil {
+			return err
+		}
+		_, err = c.call(pid, regs, c.funcs.finish)
+		return err
+	})
+	if !errors.Is(err, ErrUnfinished) {
+		t.Errorf("%v, want %v", err, ErrUnfinished)
 	}
 }
 

@@ -30,12 +30,18 @@ static long forever(void) {
 
 static long crash(void) { return *(volatile long *)8; }
 
+static long finish(void) { exit(3); }
+
+static void *idle(void *arg) { return (void *)forever(); }
+
 static void note(int n) { usr1++; }
 
 int main(void) {
 	signal(SIGTRAP, SIG_IGN);
 	signal(SIGUSR1, note);
-	printf("%lx %lx %lx %lx\n", (long)sum, (long)local, (long)forever, (long)crash);
+	pthread_t t;
+	pthread_create(&t, NULL, idle, NULL);
+	printf("%lx %lx %lx %lx %lx\n", (long)sum, (long)local, (long)forever, (long)crash, (long)finish);
 	fflush(stdout);
 	char c;
 	for (;;) {
