@@ -100,6 +100,60 @@ func TestFailingCommit(t *testing.T) {
 	c.check()
 }
 
+// TestKilledBeforeDetach kills the tree when it is whole and still traced. What
+// is left must not stay a zombie of the tracer, which is kept: the namespace's
+// init could not end.
+func TestKilledBeforeDetach(t *testing.T) {
+	for _, name := range []string{"threads", "forks"} {
+		t.Run(name, func(t *testing.T) {
+			c := converse(t, compileC(t, "breadth"), name)
+			c.check()
+			c.sleep(DumpOptions{})
+			spec, err := ReadSpec(filepath.Join(c.dir, "checkpoint"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stub, err := Arm(spec, ArmOptions{Holder: c.holder, Join: c.holder.PID})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var pids []int
+			at := func(step string) error {
+				if step != "commit" {
+					return nil
+				}
+				if pids, err = ContainerTree(c.holder.PID)(); err != nil {
+					return err
+				}
+				for _, pid := range pids {
+					_ = syscall.Kill(pid, syscall.SIGKILL) // the stub may have ended
+				}
+				return nil
+			}
+			begun := time.Now()
+			if _, err := stub.Restore(newTracer(t), RestoreOptions{At: at}); err != nil {
+				t.Errorf("restore: %v", err)
+			}
+			t.Logf("%d processes, %s", len(pids), time.Since(begun))
+			for _, pid := range pids {
+				if err := awaitFree(pid); err != nil {
+					t.Error(err)
+				}
+			}
+			if err := syscall.Kill(c.holder.PID, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- c.init.Wait() }()
+			select {
+			case <-ended:
+			case <-time.After(10 * time.Second):
+				t.Error("the init does not end")
+			}
+		})
+	}
+}
+
 // TestStuckRestore checks that a script without an end has one.
 func TestStuckRestore(t *testing.T) {
 	defer func(was time.Duration) { restoreLimit = was }(restoreLimit)

@@ -394,10 +394,42 @@ func (r *restore) spare() error {
 // detach lets the tree run.
 func (r *restore) detach() error {
 	var errs []error
+	gone := map[int]bool{}
 	for tid := range r.tasks {
-		errs = append(errs, ignoreGone(ptrace.Detach(tid)))
+		err := ptrace.Detach(tid)
+		if errors.Is(err, syscall.ESRCH) {
+			gone[tid] = true
+			continue
+		}
+		errs = append(errs, err)
 	}
+	r.takeExits(gone)
 	return errors.Join(append(errs, r.awaitEnd())...)
+}
+
+// goneLimit bounds the wait for tasks that were killed before they could be
+// detached: one that is just ending may take a moment, as for a core dump.
+const goneLimit = time.Second
+
+// takeExits takes the exits of tasks that were killed before they could be
+// detached. Those are owed to the tracer: while its thread lives, and threads
+// are kept for the next restore, nobody else can, and a zombie keeps the pid
+// namespace and its init from ending.
+func (r *restore) takeExits(gone map[int]bool) {
+	for begun := time.Now(); len(gone) > 0 && time.Since(begun) < goneLimit; time.Sleep(100 * time.Microsecond) {
+		for tid := range gone {
+			stop, err := ptrace.Poll(tid)
+			switch {
+			case errors.Is(err, syscall.ECHILD):
+				delete(gone, tid)
+			case err != nil || stop.TID == 0: // not yet
+			case stop.Gone():
+				delete(gone, tid)
+			default: // it was on its way out of the stop
+				_ = ptrace.Detach(tid)
+			}
+		}
+	}
 }
 
 // awaitEnd takes the exit of the stub, which on a busy machine comes after the
