@@ -119,9 +119,6 @@ func (s *Spec) validate() error {
 	if s.Time != nil && (*s.Time < 0 || int(*s.Time) >= s.Parked) {
 		return fmt.Errorf("load checkpoint: time namespace: %w", host.ErrCorrupt)
 	}
-	if err := s.Ready.validate(s); err != nil {
-		return err
-	}
 	seen := map[int]bool{}
 	for i := range s.Processes {
 		p := &s.Processes[i]
@@ -141,7 +138,7 @@ func (s *Spec) validate() error {
 			return fmt.Errorf("load checkpoint: fingerprint of process %d: %w", f.Process, host.ErrCorrupt)
 		}
 	}
-	return nil
+	return s.Ready.validate(s)
 }
 
 func (p *ProcessSpec) validate(parked int) error {

@@ -459,7 +459,28 @@ func (r *ReadySpec) validate(s *Spec) error {
 	if len(r.Random) != 0 && len(r.Random) != len(s.Processes) {
 		return fmt.Errorf("load checkpoint: random state of %d processes: %w", len(r.Random), host.ErrCorrupt)
 	}
+	for i := range r.Random {
+		private, code := s.Processes[i].ranges()
+		if err := r.Random[i].Validate(private, code); err != nil {
+			return fmt.Errorf("load checkpoint: process %d: %w", s.Processes[i].PID, err)
+		}
+	}
 	return object.Validate(r.Objects)
+}
+
+// ranges are the memory of a process that only it writes, and what it can
+// execute.
+func (p *ProcessSpec) ranges() (private, code []unique.Range) {
+	for i := range p.VMAs {
+		v := &p.VMAs[i]
+		if v.Kind != VMAShared && v.Kind != VMASysV && v.Kind != VMASpecial {
+			private = append(private, unique.Range{Start: v.Start, End: v.End})
+		}
+		if v.Prot&proc.ProtExec != 0 {
+			code = append(code, unique.Range{Start: v.Start, End: v.End})
+		}
+	}
+	return private, code
 }
 
 // ResetPeers names, for people, the peers whose connections a restore loses.

@@ -671,6 +671,33 @@ static void sysv(void) {
 	}
 }
 
+// varied has some of everything and opens no files to write.
+static void varied(void) {
+	srand(77), rand();
+	handle(SIGRTMIN, SA_RESTART);
+	timer_t timer;
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+	MUST(!timer_create(CLOCK_MONOTONIC, &event, &timer) && !timer_settime(timer, 0, &(struct itimerspec){{1000, 0}, {1000, 0}}, NULL));
+	sigset_t set;
+	sigemptyset(&set), sigaddset(&set, SIGRTMIN + 1), sigprocmask(SIG_BLOCK, &set, NULL);
+	sigqueue(getpid(), SIGRTMIN + 1, (union sigval){.sival_int = 5});
+	int ends[2], pair[2], epoll = epoll_create1(0), count = eventfd(5, 0), memory = memfd_create("memory", 0), signals = signalfd(-1, &set, 0);
+	MUST(!pipe(ends) && !socketpair(AF_UNIX, SOCK_STREAM, 0, pair) && write(ends[1], "abc", 3) == 3 && write(pair[1], "def", 3) == 3);
+	MUST(write(memory, "ghi", 3) == 3 && signals >= 0 && open("/dev/null", O_RDWR) >= 0 && timerfd_create(CLOCK_MONOTONIC, 0) >= 0);
+	MUST(!epoll_ctl(epoll, EPOLL_CTL_ADD, count, &(struct epoll_event){EPOLLIN}) && !epoll_ctl(epoll, EPOLL_CTL_ADD, ends[0], &(struct epoll_event){EPOLLIN}));
+	pthread_t t;
+	pthread_barrier_init(&barrier, NULL, 3);
+	for (long i = 0; i < 2; i++) MUST(!pthread_create(&t, NULL, idle, (void *)i));
+	pthread_barrier_wait(&barrier);
+	if (!fork()) for (setpgid(0, 0);;) pause();
+	for (READY();;) {
+		char c[4];
+		CHECK(read(ends[0], c, 4) == 3 && write(ends[1], c, 3) == 3 && read(pair[0], c, 4) == 3 && write(pair[1], c, 3) == 3);
+		CHECK(pread(memory, c, 4, 0) == 3);
+		OK();
+	}
+}
+
 // ---- what is refused
 
 static void plain(void) { for (READY();;) OK(); }
@@ -741,7 +768,7 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } programs[] = {
 		{"timers", timers}, {"pending", pending}, {"handlers", handlers}, {"ignored trap", ignored_trap}, {"blocked trap", blocked_trap},
 		{"descriptors", descriptors}, {"shared", shared}, {"mappings", mappings}, {"growth", growth}, {"calls", calls}, {"forks", forks},
-		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
+		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
 		{"userfault", userfault}, {"pidfd", pidfd}, {"record lock", record_lock}, {"namespaced", namespaced}, {"destroyed", destroyed},
 		{"own files", own_files}, {"strict", strict},
 	};

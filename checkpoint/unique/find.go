@@ -35,6 +35,7 @@ type finder struct {
 	objects []*object
 	spec    *Spec
 	known   map[proc.Addr]bool // of the places
+	total   uint64             // their bytes
 }
 
 // search looks for one kind of random state.
@@ -169,11 +170,12 @@ func (f *finder) executable(addr uint64) bool {
 // add notes a place, once, if it may be written.
 func (f *finder) add(p Place) {
 	switch {
-	case f.known[p.Addr]:
-	case len(f.spec.Places) >= mostPlaces:
+	case f.known[p.Addr] || p.size() == 0 || p.Kind == KindBytes && p.LenBytes > mostBytes:
+	case len(f.spec.Places) >= mostPlaces || f.total+p.size() > mostTotal:
 		f.share("more random state than is kept track of")
 	case f.writable(p.Addr, p.size()) && (p.Also == 0 || f.writable(p.Also, p.sizeAlso())):
 		f.spec.Places, f.known[p.Addr] = append(f.spec.Places, p), true
+		f.total += p.size()
 	}
 }
 

@@ -73,13 +73,14 @@ func (s *Spec) call(p *Process, random *generator) error {
 	if err != nil {
 		return err
 	}
+	left := newBudget()
 	for i := range s.Calls {
 		threads := p.Threads
 		if !s.Calls[i].EveryThread {
 			threads = threads[:1]
 		}
 		for _, t := range threads {
-			if err := s.Calls[i].make(p, t, stack, random); err != nil {
+			if err := s.Calls[i].make(p, t, stack, random, left); err != nil {
 				return err
 			}
 		}
@@ -88,10 +89,10 @@ func (s *Spec) call(p *Process, random *generator) error {
 }
 
 // make follows the chain on one thread.
-func (c *Call) make(p *Process, t Thread, stack uint64, random *generator) error {
+func (c *Call) make(p *Process, t Thread, stack uint64, random *generator, left budget) error {
 	result := uint64(0)
 	for _, step := range c.Steps {
-		call := ptrace.FunctionCall{Func: uint64(step.Func), Stack: stack, Insn: uint64(p.Insn), Limit: CallLimit,
+		call := ptrace.FunctionCall{Func: uint64(step.Func), Stack: stack, Insn: uint64(p.Insn), Limit: left.limit(),
 			FSBase: t.Regs.Fs_base, GSBase: t.Regs.Gs_base}
 		for _, arg := range step.Args {
 			switch arg {
