@@ -191,8 +191,11 @@ func (c *processCompiler) drop(fd int) {
 func (c *processCompiler) files() {
 	descriptors := slices.SortedFunc(slices.Values(c.p.Descriptors), func(a, b DescriptorSpec) int { return cmp.Compare(a.FD, b.FD) })
 	above := 1
-	if n := len(descriptors); n > 0 {
-		above = descriptors[n-1].FD + 1
+	for _, d := range descriptors {
+		above = max(above, d.FD+1)
+		for _, e := range slices.Concat(d.Signals, d.Events) {
+			above = max(above, e.FD+1) // which may be none any more
+		}
 	}
 	c.expect(uint64(above), sysFcntl, 0, fDupFDCloexec, uint64(above))
 	c.holder, c.fds[above] = above, true
@@ -210,28 +213,10 @@ func (c *processCompiler) files() {
 	for _, d := range descriptors {
 		c.descriptor(d)
 	}
-	c.drop(above)
-	for _, d := range descriptors {
-		for _, e := range d.Signals {
-			c.watchSignals(d.FD, e)
-		}
-		for _, e := range d.Events {
-			c.call(sysEpollCtl, uint64(d.FD), epollAdd, uint64(e.FD), uint64(c.s.data(e.bytes())))
-		}
+	for i := range descriptors {
+		c.events(&descriptors[i])
 	}
-}
-
-// watchSignals registers a signal descriptor again: its registration was with
-// the signals of the process that is gone.
-func (c *processCompiler) watchSignals(set int, e EventSpec) {
-	c.try(sysEpollCtl, uint64(set), epollRemove, uint64(e.FD), 0)
-	c.try(sysEpollCtl, uint64(set), epollAdd, uint64(e.FD), uint64(c.s.data(e.bytes())))
-}
-
-// bytes is struct epoll_event, packed.
-func (e *EventSpec) bytes() []byte {
-	b := binary.LittleEndian.AppendUint32(nil, e.Events)
-	return binary.LittleEndian.AppendUint64(b, e.Data)
+	c.drop(above)
 }
 
 // owners says again who gets the signals of open files: the owners that the

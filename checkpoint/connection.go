@@ -88,6 +88,11 @@ func (s *Spec) renumber(to []Slot) {
 		}
 		for j := range p.Descriptors {
 			change(&p.Descriptors[j].Slot)
+			for _, e := range p.Descriptors[j].Signals {
+				if e.Slot != nil {
+					change(e.Slot)
+				}
+			}
 		}
 	}
 }
@@ -172,6 +177,9 @@ func (s *Spec) registrations(h *Holder, from Slot) (map[registrar][]EventSpec, e
 			number, ok := set.numbers[of.process]
 			if !ok || of.fd != e.FD {
 				return nil, &host.Refusal{Reasons: []string{fmt.Sprintf("process %d watches a connection by a number that it does not have", s.Processes[of.process].PID)}}
+			}
+			if e.disarmed() { // only an event in an empty set makes it so again
+				return nil, &host.Refusal{Reasons: []string{fmt.Sprintf("process %d has had the one event it waits for (EPOLLONESHOT) of a connection", s.Processes[of.process].PID)}}
 			}
 			at := registrar{of.process, number}
 			all[at] = append(all[at], e)

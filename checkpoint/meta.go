@@ -153,7 +153,9 @@ func (p *ProcessSpec) validate(parked int) error {
 		}
 	}
 	for _, d := range p.Descriptors {
-		if d.FD < 0 || d.FD > 1<<20 || !ok(d.Slot) || slices.ContainsFunc(d.Events, func(e EventSpec) bool { return e.FD < 0 || e.FD > 1<<20 }) {
+		if !validFD(d.FD) || !ok(d.Slot) || slices.ContainsFunc(slices.Concat(d.Events, d.Signals), func(e EventSpec) bool {
+			return !validFD(e.FD) || e.Slot != nil && !ok(*e.Slot)
+		}) {
 			return fmt.Errorf("load checkpoint: descriptor %d: %w", d.FD, host.ErrCorrupt)
 		}
 	}
@@ -169,6 +171,8 @@ func (p *ProcessSpec) validate(parked int) error {
 	}
 	return nil
 }
+
+func validFD(fd int) bool { return fd >= 0 && fd <= 1<<20 }
 
 // valid checks the addresses of a mapping.
 func (v *VMASpec) valid() bool {

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -150,64 +149,12 @@ func (d *dump) segments() []int {
 	return ids
 }
 
-// registrations says for each set of events which process registers what.
-func (d *dump) registrations() error {
-	missing := map[int]string{} // by the set's first object
-	for i, p := range d.tree.processes {
-		descriptors := d.spec.Processes[i].Descriptors
-		for j := range descriptors {
-			set := &descriptors[j]
-			if set.Target != "anon_inode:[eventpoll]" {
-				continue
-			}
-			set.Signals = nil // among the events
-			first := d.firstObject(set.Slot)
-			if reason, tried := missing[first]; tried && reason == "" {
-				continue
-			}
-			events, err := parseEvents(set.info.Info)
-			if err != nil {
-				return err
-			}
-			missing[first] = ""
-			if fd := d.unknownEvent(events, descriptors); fd >= 0 {
-				missing[first] = fmt.Sprintf("process %d (%s) waits for events of descriptor %d, which is closed or another file now", p.pid, p.tasks[0].status.Name, fd)
-				continue
-			}
-			set.Events = events
-		}
-	}
-	reasons := slices.DeleteFunc(slices.Sorted(maps.Values(missing)), func(reason string) bool { return reason == "" })
-	if len(reasons) > 0 {
-		return &host.Refusal{Reasons: reasons}
-	}
-	return nil
-}
-
 // firstObject is the first slot with the same open file.
 func (d *dump) firstObject(s Slot) int {
 	if same := d.spec.Ready.Objects[s].Same; same >= 0 {
 		return same
 	}
 	return int(s)
-}
-
-// unknownEvent returns a descriptor that is registered and not the process's,
-// or -1.
-func (d *dump) unknownEvent(events []EventSpec, descriptors []DescriptorSpec) int {
-	inodes := map[int]uint64{}
-	for _, fd := range descriptors {
-		var st syscall.Stat_t
-		if syscall.Fstat(d.park.fds[fd.Slot], &st) == nil {
-			inodes[fd.FD] = st.Ino
-		}
-	}
-	for _, e := range events {
-		if inode, ok := inodes[e.FD]; !ok || inode != e.inode {
-			return e.FD
-		}
-	}
-	return -1
 }
 
 // recordFiles notes what the tree's files are. Too many to be compared, or to

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -137,44 +136,17 @@ func (d *dump) connect() error {
 			t.TID = int(inner[int32(t.TID)])
 		}
 		descriptors := d.spec.Processes[i].Descriptors
-		signals := map[int]bool{}
 		for j := range descriptors {
 			fd := &descriptors[j]
-			signals[fd.FD] = fd.Target == "anon_inode:[signalfd]"
 			if fd.Owner.ID = inner[fd.Owner.ID]; fd.Owner.ID == 0 {
 				fd.Owner = proc.Owner{}
 			}
 		}
-		for j := range descriptors {
-			if descriptors[j].Target != "anon_inode:[eventpoll]" {
-				continue
-			}
-			events, err := parseEvents(descriptors[j].info.Info)
-			if err != nil {
-				return err
-			}
-			descriptors[j].Signals = slices.DeleteFunc(events, func(e EventSpec) bool { return !signals[e.FD] })
+		if err := d.signalEvents(descriptors); err != nil {
+			return err
 		}
 	}
-	return nil
-}
-
-// parseEvents parses the lines of an epoll descriptor's fdinfo, such as
-// "tfd:        5 events:       19 data:                5  pos:0 ino:42 sdev:10".
-func parseEvents(info string) ([]EventSpec, error) {
-	var events []EventSpec
-	for line := range strings.Lines(info) {
-		if !strings.HasPrefix(line, "tfd:") {
-			continue
-		}
-		var e EventSpec
-		var position int64
-		if _, err := fmt.Sscanf(line, "tfd: %d events: %x data: %x pos:%d ino:%x", &e.FD, &e.Events, &e.Data, &position, &e.inode); err != nil {
-			return nil, fmt.Errorf("parse events: %q: %w", line, err)
-		}
-		events = append(events, e)
-	}
-	return events, nil
+	return d.oneOwner()
 }
 
 // ownSession gives the first process, and those that share its session or

@@ -147,8 +147,7 @@ type DescriptorSpec struct {
 	// Signals are the signal descriptors that this set of events watches.
 	Signals []EventSpec `json:"signals,omitempty"`
 	// Events are registrations to make in this set: in a ready checkpoint all, by
-	// one process which has every descriptor named; otherwise those of
-	// connections that were suspended.
+	// one process; otherwise those of connections that were suspended.
 	Events []EventSpec `json:"events,omitempty"`
 
 	info proc.Descriptor // while dumping
@@ -159,8 +158,12 @@ type EventSpec struct {
 	FD     int    `json:"fd"`
 	Events uint32 `json:"events"`
 	Data   uint64 `json:"data"`
+	// Slot is the file that is registered, where the descriptor is closed or
+	// another file since; nil: the descriptor's.
+	Slot *Slot `json:"slot,omitempty"`
 
-	inode uint64 // of the descriptor's file, while dumping
+	inode uint64 // of the file, while dumping
+	nth   int    // among those with the same FD, while dumping
 }
 
 // SigAction is struct kernel_sigaction of one signal.

@@ -49,6 +49,7 @@ const (
 	sysClone          = 56
 	sysVfork          = 58
 	sysPersonality    = 135
+	sysEpollWait      = 232
 	sysEpollCtl       = 233
 	sysSetns          = 308
 )

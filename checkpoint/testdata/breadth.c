@@ -275,6 +275,95 @@ static void descriptors(void) {
 	}
 }
 
+static void watch(int set, int fd, uint32_t events, uint64_t data) {
+	MUST(!epoll_ctl(set, EPOLL_CTL_ADD, fd, &(struct epoll_event){events, {.u64 = data}}));
+}
+
+// seen is which of the registrations with data 1 to 31 have an event.
+static uint32_t seen(int set) {
+	struct epoll_event got[32];
+	uint32_t bits = 0;
+	int n = epoll_wait(set, got, 32, 20);
+	for (int i = 0; i < n; i++) bits |= 1u << got[i].data.u64;
+	return bits;
+}
+
+static int not_watched(int set, int fd) { return epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL) < 0 && errno == ENOENT; }
+
+// registrations whose files are not under the numbers they were registered by.
+static void registrations(void) {
+	sigset_t set;
+	sigemptyset(&set), sigaddset(&set, SIGRTMIN + 5), sigprocmask(SIG_BLOCK, &set, NULL);
+	int epoll = epoll_create1(EPOLL_CLOEXEC), one = eventfd(0, EFD_NONBLOCK), two = eventfd(0, EFD_NONBLOCK), three = eventfd(0, EFD_NONBLOCK), ends[2];
+	int closed = fcntl(one, F_DUPFD, 50), reused = fcntl(two, F_DUPFD, 60), last = fcntl(one, F_DUPFD, 300), signals = signalfd(-1, &set, SFD_NONBLOCK);
+	int moved = fcntl(signals, F_DUPFD, 70), next = eventfd(0, EFD_NONBLOCK), fresh, go[2];
+	watch(epoll, closed, EPOLLIN, 1), close(closed);
+	watch(epoll, last, EPOLLIN, 2), close(last); // above all others
+	watch(epoll, reused, EPOLLIN, 3);
+	MUST(dup3(three, reused, O_CLOEXEC) == reused);
+	watch(epoll, reused, EPOLLIN, 4); // two files by one number
+	watch(epoll, moved, EPOLLIN, 5), close(moved);
+	watch(epoll, next, EPOLLIN, 6);
+	fresh = dup(next), close(next); // the lowest number that is free
+	MUST(!pipe(go) && !pipe(ends) && go[0] == next);
+	if (!fork()) { // registers what the parent does not have
+		int mine = eventfd(1, 0);
+		char c;
+		watch(epoll, mine, EPOLLIN, 7);
+		MUST(write(ends[1], "x", 1) == 1);
+		for (;; pause()) read(go[0], &c, 0);
+	}
+	char c;
+	MUST(read(ends[0], &c, 1) == 1);
+	uint64_t n = 1;
+	for (int first = 1;; first = 0) {
+		if (first) READY(); else OK();
+		CHECK(seen(epoll) == 1 << 7);
+		CHECK(write(one, &n, 8) == 8 && seen(epoll) == (1 << 1 | 1 << 2 | 1 << 7) && read(one, &n, 8) == 8);
+		CHECK(write(two, &n, 8) == 8 && seen(epoll) == (1 << 3 | 1 << 7) && read(two, &n, 8) == 8);
+		CHECK(write(three, &n, 8) == 8 && seen(epoll) == (1 << 4 | 1 << 7) && read(three, &n, 8) == 8);
+		CHECK(write(fresh, &n, 8) == 8 && seen(epoll) == (1 << 6 | 1 << 7) && read(fresh, &n, 8) == 8);
+		struct signalfd_siginfo info;
+		sigqueue(getpid(), SIGRTMIN + 5, (union sigval){.sival_int = 31});
+		CHECK(seen(epoll) == (1 << 5 | 1 << 7) && read(signals, &info, sizeof info) == sizeof info && info.ssi_int == 31);
+		CHECK(fcntl(closed, F_GETFD) < 0 && fcntl(last, F_GETFD) < 0 && fcntl(moved, F_GETFD) < 0 && fcntl(reused, F_GETFD) == FD_CLOEXEC);
+		CHECK(not_watched(epoll, one) && not_watched(epoll, two) && not_watched(epoll, three) && not_watched(epoll, fresh) && not_watched(epoll, signals));
+		CHECK(dup2(one, closed) == closed && !epoll_ctl(epoll, EPOLL_CTL_DEL, closed, NULL)); // by its number it is
+		watch(epoll, closed, EPOLLIN, 1), close(closed);
+	}
+}
+
+// once has registrations for one event that have had it.
+static void once(void) {
+	int epoll = epoll_create1(0), event = eventfd(3, EFD_NONBLOCK), pair[2], armed = eventfd(0, EFD_NONBLOCK);
+	MUST(!socketpair(AF_UNIX, SOCK_STREAM, 0, pair));
+	watch(epoll, event, EPOLLIN | EPOLLONESHOT, 1);
+	watch(epoll, pair[0], EPOLLOUT | EPOLLET | EPOLLONESHOT, 2);
+	MUST(seen(epoll) == (1 << 1 | 1 << 2));
+	watch(epoll, armed, EPOLLIN | EPOLLONESHOT, 3);
+	uint64_t n = 1;
+	for (int round = 1;; round++) {
+		if (round == 1) READY(); else OK();
+		CHECK(seen(epoll) == 0);
+		if (round == 1) shutdown(pair[1], SHUT_RDWR); // hangs up
+		CHECK(seen(epoll) == 0 && write(armed, &n, 8) == 8 && seen(epoll) == 1 << 3 && seen(epoll) == 0 && read(armed, &n, 8) == 8);
+		CHECK(!epoll_ctl(epoll, EPOLL_CTL_MOD, event, &(struct epoll_event){EPOLLIN | EPOLLONESHOT, {.u64 = 4}}));
+		CHECK(seen(epoll) == 1 << 4 && seen(epoll) == 0);
+		CHECK(!epoll_ctl(epoll, EPOLL_CTL_MOD, event, &(struct epoll_event){EPOLLIN | EPOLLONESHOT, {.u64 = 1}}) && seen(epoll) == 1 << 1);
+		CHECK(!epoll_ctl(epoll, EPOLL_CTL_MOD, armed, &(struct epoll_event){EPOLLIN | EPOLLONESHOT, {.u64 = 3}}));
+	}
+}
+
+// spent has one on a pipe that has no event now.
+static void spent(void) {
+	int epoll = epoll_create1(0), ends[2];
+	char c;
+	MUST(!pipe(ends) && write(ends[1], "x", 1) == 1);
+	watch(epoll, ends[0], EPOLLIN | EPOLLONESHOT, 1);
+	MUST(seen(epoll) == 1 << 1 && read(ends[0], &c, 1) == 1);
+	for (READY();; OK()) CHECK(seen(epoll) == 0 && write(ends[1], "x", 1) == 1 && seen(epoll) == 0 && read(ends[0], &c, 1) == 1);
+}
+
 // ---- memory
 
 static void shared(void) {
@@ -768,7 +857,7 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } programs[] = {
 		{"timers", timers}, {"pending", pending}, {"handlers", handlers}, {"ignored trap", ignored_trap}, {"blocked trap", blocked_trap},
 		{"descriptors", descriptors}, {"shared", shared}, {"mappings", mappings}, {"growth", growth}, {"calls", calls}, {"forks", forks},
-		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
+		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"registrations", registrations}, {"once", once}, {"spent", spent}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
 		{"userfault", userfault}, {"pidfd", pidfd}, {"record lock", record_lock}, {"namespaced", namespaced}, {"destroyed", destroyed},
 		{"own files", own_files}, {"strict", strict},
 	};
