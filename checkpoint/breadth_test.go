@@ -138,7 +138,7 @@ func (c *conversation) check() {
 func TestBreadth(t *testing.T) {
 	program := compileC(t, "breadth")
 	for _, name := range []string{"timers", "pending", "handlers", "ignored trap", "blocked trap", "descriptors", "shared",
-		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent"} {
+		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent", "sealed", "lock future", "lock on fault"} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, name)
 			c.loopbackUp()
@@ -172,7 +172,7 @@ var errAsked = errors.New("stopped by the test")
 func TestAbortedDump(t *testing.T) {
 	program := compileC(t, "breadth")
 	for _, name := range []string{"timers", "pending", "handlers", "ignored trap", "blocked trap", "descriptors", "shared",
-		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent"} {
+		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent", "sealed", "lock future", "lock on fault"} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, name)
 			c.loopbackUp()
@@ -209,6 +209,8 @@ func TestRefusals(t *testing.T) {
 		{"destroyed", "marked to be destroyed"},
 		{"own files", "descriptors or directories of its own"},
 		{"strict", "strict seccomp mode"},
+		{"sealed mapped", "F_SEAL_FUTURE_WRITE"},
+		{"no gain", "PR_SET_MDWE"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, test.name)

@@ -10,6 +10,7 @@ import (
 
 	"torpor/checkpoint/object"
 	"torpor/host"
+	"torpor/kernel/openfile"
 	"torpor/kernel/proc"
 )
 
@@ -222,7 +223,14 @@ func (c *classifier) shared(m *mapping) error {
 		return nil
 	}
 	m.spec.Kind = VMAShared
-	return c.file(m, m.vma.Has("mw"))
+	write := m.vma.Has("mw")
+	if err := c.file(m, write); err != nil || !write {
+		return err
+	}
+	if seals, ok := openfile.Seals(c.park.fds[m.spec.File]); ok && seals&openfile.SealFutureWrite != 0 {
+		c.reasons = append(c.reasons, fmt.Sprintf("process %d maps %s to write, which nobody can do again since it is sealed (F_SEAL_FUTURE_WRITE)", c.pid, m.vma.Name))
+	}
+	return nil
 }
 
 // file parks the file behind a mapping: the very inode, also when its name is

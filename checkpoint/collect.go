@@ -59,6 +59,9 @@ func (c *collector) inside(spec *ProcessSpec) (err error) {
 	if err != nil {
 		return err
 	}
+	if spec.LockFuture, err = q.lockFuture(); err != nil {
+		return err
+	}
 	take := c.askProcess(q, spec)
 	for i := range c.process.tasks {
 		take = append(take, askThread(q, i, &spec.Threads[i]))

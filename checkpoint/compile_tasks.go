@@ -73,6 +73,9 @@ func (c *processCompiler) threads() {
 		c.clone(c.cloneArgs(flags, 0, t.TID), c.s.place(tail), t.TID)
 	}
 	c.posixTimers()
+	if c.p.LockFuture != 0 { // nothing is mapped any more
+		c.call(sysMlockall, uint64(c.p.LockFuture))
+	}
 	c.limits()
 	c.try(sysPersonality, uint64(c.p.Personality))
 	c.entries = append(c.entries, c.tail(leader, !common).entries...)

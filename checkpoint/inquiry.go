@@ -2,10 +2,13 @@ package checkpoint
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
+	"torpor/host"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
 )
@@ -45,7 +48,7 @@ func newInquiry(p *frozenProcess, memory *proc.Memory, insn uint64, timers int) 
 	prot := uint64(proc.ProtRead | proc.ProtWrite | proc.ProtExec)
 	addr, err := ptrace.Inject(p.tasks[0].tid, insn, sysMmap, 0, most, prot, mapPrivate|mapAnonymous, noFD, 0)
 	if err != nil {
-		return nil, err
+		return nil, p.explainNoArea(insn, err)
 	}
 	p.area, p.insn = areaRange{areaAddr(addr), most}, insn
 	q := &inquiry{process: p, memory: memory, script: newScript(areaAddr(addr)), most: most}
@@ -53,6 +56,48 @@ func newInquiry(p *frozenProcess, memory *proc.Memory, insn uint64, timers int) 
 		q.tasks = append(q.tasks, new(inquiryTask))
 	}
 	return q, nil
+}
+
+// explainNoArea says why a process can not have what an inquiry needs, as a
+// refusal where that is of its own making.
+func (p *frozenProcess) explainNoArea(insn uint64, cause error) error {
+	name := fmt.Sprintf("process %d (%s)", p.pid, p.tasks[0].status.Name)
+	switch {
+	case errors.Is(cause, syscall.EACCES):
+		bits, err := ptrace.Inject(p.tasks[0].tid, insn, sysPrctl, prGetMDWE, 0, 0, 0, 0)
+		if err == nil && bits != 0 {
+			cause = &host.Refusal{Reasons: []string{name + " may not make memory executable (PR_SET_MDWE)"}}
+		}
+	case errors.Is(cause, syscall.EAGAIN):
+		cause = &host.Refusal{Reasons: []string{name + " locks all that it maps (MCL_FUTURE), and may lock no more"}}
+	}
+	if p.ignoresTrap() { // no more since the call was injected
+		p.insn = insn
+		return errors.Join(cause, p.ignoreTrapAgain())
+	}
+	return cause
+}
+
+// lockFuture returns the flags of mlockall by which a process locks what it maps
+// from now on, which only the inquiry's area shows: it is locked, and populated
+// unless that happens on fault.
+func (q *inquiry) lockFuture() (int, error) {
+	leader := &q.process.tasks[0]
+	now, err := proc.ReadStatus(q.process.pid, leader.tid)
+	if err != nil || now.LockedBytes <= leader.status.LockedBytes {
+		return 0, err
+	}
+	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", q.process.pid))
+	if err != nil {
+		return 0, fmt.Errorf("read pages: %w", err)
+	}
+	defer pagemap.Close()
+	end := proc.Addr(q.process.area.end())
+	present, err := proc.PresentPages(pagemap, end-proc.PageBytes, end)
+	if err == nil && len(present) == 0 {
+		return mclFuture | mclOnFault, nil
+	}
+	return mclFuture, err
 }
 
 // ask adds a call of one thread; space, if not 0, is how many bytes it writes

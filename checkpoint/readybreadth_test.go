@@ -35,9 +35,9 @@ func TestReadyBreadth(t *testing.T) {
 	program := compileC(t, "breadth")
 	for _, test := range []struct{ name, refused string }{
 		{"timers", ""}, {"pending", ""}, {"handlers", ""}, {"ignored trap", ""}, {"blocked trap", ""}, {"descriptors", ""}, {"shared", ""},
-		{"mappings", ""}, {"growth", ""}, {"calls", "System V semaphore"}, {"forks", ""}, {"threads", ""}, {"rights", ""}, {"sysv", ""}, {"registrations", ""}, {"once", ""},
+		{"mappings", ""}, {"growth", ""}, {"calls", "System V semaphore"}, {"forks", ""}, {"threads", ""}, {"rights", ""}, {"sysv", ""}, {"registrations", ""}, {"once", ""}, {"sealed", ""}, {"lock future", ""}, {"lock on fault", ""},
 		{"record lock", "record lock"}, {"uring", "io_uring"}, {"userfault", "userfaultfd"}, {"pidfd", "pidfd"}, {"namespaced", "net namespace of its own"},
-		{"destroyed", "marked to be destroyed"}, {"spent", "EPOLLONESHOT"},
+		{"destroyed", "marked to be destroyed"}, {"spent", "EPOLLONESHOT"}, {"sealed mapped", "F_SEAL_FUTURE_WRITE"}, {"no gain", "PR_SET_MDWE"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, test.name, "restored")

@@ -27,6 +27,7 @@ const (
 	sysSetfsgid       = 123
 	sysCapset         = 126
 	sysSigaltstack    = 131
+	sysMlockall       = 151
 	sysPrctl          = 157
 	sysChroot         = 161
 	sysSetTidAddress  = 218
@@ -68,6 +69,8 @@ const (
 	mremapFixed   = 2
 
 	mlockOnFault = 1
+	mclFuture    = 2
+	mclOnFault   = 4
 	shmRemap     = 0x4000
 	shmReadOnly  = 0x1000
 	shmDest      = 0o1000
@@ -98,6 +101,7 @@ const (
 	prGetTimerSlack     = 30
 	prSetTHPDisable     = 41
 	prGetTHPDisable     = 42
+	prGetMDWE           = 66
 	prCapAmbient        = 47
 	prCapAmbientRaise   = 2
 	prTimerRestoreIDs   = 77

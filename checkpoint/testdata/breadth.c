@@ -833,6 +833,71 @@ static void vforked(void) {
 static void uring(void) { char p[120] = {0}; MUST(syscall(425, 4, p) >= 0); plain(); }
 static void userfault(void) { MUST(syscall(SYS_userfaultfd, 1) >= 0); plain(); }
 static void pidfd(void) { MUST(syscall(434, getpid(), 0) >= 0); plain(); }
+// memfd_sealed makes a memory file of a page with content.
+static int memfd_sealed(int seals) {
+	int fd = memfd_create("sealed", MFD_ALLOW_SEALING);
+	MUST(fd >= 0 && !ftruncate(fd, PAGE) && pwrite(fd, "sealed", 6, 0) == 6);
+	if (seals) MUST(!fcntl(fd, F_ADD_SEALS, seals));
+	return fd;
+}
+#define FUTURE_WRITE 0x10 // F_SEAL_FUTURE_WRITE
+
+// sealed has memory files with seals that can be made again.
+static void sealed(void) {
+	int future = memfd_sealed(F_SEAL_SHRINK | FUTURE_WRITE), all = memfd_sealed(F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL);
+	char *shown = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, future, 0), *copy = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE, future, 0);
+	MUST(shown != MAP_FAILED && copy != MAP_FAILED);
+	copy[9] = 'x';
+	for (int first = 1;; first = 0) {
+		if (first) READY(); else OK();
+		char b[6];
+		CHECK(!memcmp(shown, "sealed", 7) && !memcmp(copy, "sealed\0\0\0x", 10) && pread(all, b, 6, 0) == 6 && !memcmp(b, "sealed", 6));
+		CHECK(fcntl(future, F_GET_SEALS) == (F_SEAL_SHRINK | FUTURE_WRITE) && fcntl(all, F_GET_SEALS) == (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL));
+		CHECK(pwrite(future, "x", 1, 0) < 0 && errno == EPERM && pwrite(all, "x", 1, 0) < 0 && errno == EPERM);
+		CHECK(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, future, 0) == MAP_FAILED && errno == EPERM);
+		CHECK(mprotect(shown, PAGE, PROT_READ | PROT_WRITE) < 0 && ftruncate(future, 0) < 0 && !ftruncate(future, PAGE * 2) && !ftruncate(future, PAGE * 2));
+	}
+}
+
+// sealed_mapped writes to a file that nobody else can map to write.
+static void sealed_mapped(void) {
+	int fd = memfd_sealed(0);
+	volatile char *shown = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	MUST(shown != MAP_FAILED && !fcntl(fd, F_ADD_SEALS, FUTURE_WRITE));
+	for (READY();; OK()) {
+		char c;
+		shown[3]++;
+		CHECK(pread(fd, &c, 1, 3) == 1 && c == shown[3]);
+	}
+}
+
+// no_gain may not make memory executable any more, as the engine has to.
+static void no_gain(void) {
+	signal(SIGTRAP, SIG_IGN);
+	MUST(!prctl(65 /* PR_SET_MDWE */, 1, 0, 0, 0));
+	for (READY();; OK()) {
+		struct sigaction a;
+		CHECK(prctl(66, 0, 0, 0, 0) == 1 && !sigaction(SIGTRAP, NULL, &a) && a.sa_handler == SIG_IGN);
+	}
+}
+
+// lock_future locks all that it maps from now on.
+static int lock_flags = MCL_FUTURE;
+static void lock_future(void) {
+	uint8_t *before = map(4 * PAGE, PROT_READ | PROT_WRITE);
+	MUST(!mlockall(lock_flags));
+	for (READY();; OK()) {
+		unsigned char in[4] = {0};
+		uint8_t *after = map(4 * PAGE, PROT_READ | PROT_WRITE);
+		int now = lock_flags == MCL_FUTURE;
+		CHECK(!mincore(after, 4 * PAGE, in) && (in[0] & 1) == now && (in[3] & 1) == now); // populated, unless on fault
+		errno = 0;
+		CHECK(madvise(after, PAGE, MADV_DONTNEED) < 0 && errno == EINVAL); // locked
+		CHECK(!munmap(after, 4 * PAGE) && all(before, 4 * PAGE, 0));
+	}
+}
+static void lock_on_fault(void) { lock_flags = MCL_FUTURE | 4 /* MCL_ONFAULT */; lock_future(); }
+
 static void record_lock(void) {
 	char path[] = "breadth-XXXXXX";
 	int fd = mkstemp(path);
@@ -857,7 +922,8 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } programs[] = {
 		{"timers", timers}, {"pending", pending}, {"handlers", handlers}, {"ignored trap", ignored_trap}, {"blocked trap", blocked_trap},
 		{"descriptors", descriptors}, {"shared", shared}, {"mappings", mappings}, {"growth", growth}, {"calls", calls}, {"forks", forks},
-		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"registrations", registrations}, {"once", once}, {"spent", spent}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
+		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"sealed", sealed}, {"sealed mapped", sealed_mapped}, {"no gain", no_gain},
+		{"lock future", lock_future}, {"lock on fault", lock_on_fault}, {"registrations", registrations}, {"once", once}, {"spent", spent}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
 		{"userfault", userfault}, {"pidfd", pidfd}, {"record lock", record_lock}, {"namespaced", namespaced}, {"destroyed", destroyed},
 		{"own files", own_files}, {"strict", strict},
 	};

@@ -38,6 +38,10 @@ func Seal(fd, seals int) error {
 // SealsKnown are the seals that Linux has: F_SEAL_SEAL up to F_SEAL_EXEC.
 const SealsKnown = 0x3f
 
+// SealFutureWrite is F_SEAL_FUTURE_WRITE: what is mapped to write stays so, but
+// nobody can map it so again.
+const SealFutureWrite = 0x10
+
 // Extent is a run of bytes of a file that are not a hole.
 type Extent struct{ Start, End int64 }
 

@@ -24,6 +24,7 @@ type Status struct {
 	SigPending, SharedPending         uint64
 	SigBlocked, SigIgnored, SigCaught uint64
 	CPUsAllowed                       string
+	LockedBytes                       uint64 // VmLck: mappings that are locked, touched or not
 }
 
 // Capabilities are the five capability sets of a task; bit n is capability n.
@@ -79,6 +80,9 @@ func (s *Status) set(key, value string) error {
 		s.NSSIDs, err = parseInts(value)
 	case "Threads":
 		s.Threads, err = strconv.Atoi(value)
+	case "VmLck":
+		_, err = fmt.Sscanf(value, "%d kB", &s.LockedBytes)
+		s.LockedBytes <<= 10
 	case "Cpus_allowed_list":
 		s.CPUsAllowed = value
 	default:
