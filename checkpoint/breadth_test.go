@@ -138,7 +138,7 @@ func (c *conversation) check() {
 func TestBreadth(t *testing.T) {
 	program := compileC(t, "breadth")
 	for _, name := range []string{"timers", "pending", "handlers", "ignored trap", "blocked trap", "descriptors", "shared",
-		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent", "sealed", "lock future", "lock on fault"} {
+		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent", "sealed", "lock future", "lock on fault", "places", "gone directory"} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, name)
 			c.loopbackUp()
@@ -172,7 +172,7 @@ var errAsked = errors.New("stopped by the test")
 func TestAbortedDump(t *testing.T) {
 	program := compileC(t, "breadth")
 	for _, name := range []string{"timers", "pending", "handlers", "ignored trap", "blocked trap", "descriptors", "shared",
-		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent", "sealed", "lock future", "lock on fault"} {
+		"mappings", "growth", "calls", "forks", "threads", "sysv", "registrations", "once", "spent", "sealed", "lock future", "lock on fault", "places", "gone directory"} {
 		t.Run(strings.ReplaceAll(name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, name)
 			c.loopbackUp()

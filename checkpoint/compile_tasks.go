@@ -66,6 +66,9 @@ func (c *processCompiler) threads() {
 	if common {
 		c.inherited(&leader.Creds)
 	}
+	for barriers := c.p.Barriers; barriers != 0; barriers &= barriers - 1 { // cheap with one thread
+		c.call(sysMembarrier, barriers&-barriers, 0)
+	}
 	for i := range c.p.Threads[1:] {
 		t := &c.p.Threads[i+1]
 		tail := c.tail(t, !common)

@@ -35,9 +35,11 @@ func TestReadyBreadth(t *testing.T) {
 	program := compileC(t, "breadth")
 	for _, test := range []struct{ name, refused string }{
 		{"timers", ""}, {"pending", ""}, {"handlers", ""}, {"ignored trap", ""}, {"blocked trap", ""}, {"descriptors", ""}, {"shared", ""},
-		{"mappings", ""}, {"growth", ""}, {"calls", "System V semaphore"}, {"forks", ""}, {"threads", ""}, {"rights", ""}, {"sysv", ""}, {"registrations", ""}, {"once", ""}, {"sealed", ""}, {"lock future", ""}, {"lock on fault", ""},
+		{"mappings", ""}, {"growth", ""}, {"calls", "System V semaphore"}, {"forks", ""}, {"threads", ""}, {"rights", ""}, {"sysv", ""}, {"registrations", ""}, {"once", ""}, {"sealed", ""}, {"lock future", ""}, {"lock on fault", ""}, {"places", ""},
 		{"record lock", "record lock"}, {"uring", "io_uring"}, {"userfault", "userfaultfd"}, {"pidfd", "pidfd"}, {"namespaced", "net namespace of its own"},
-		{"destroyed", "marked to be destroyed"}, {"spent", "EPOLLONESHOT"}, {"sealed mapped", "F_SEAL_FUTURE_WRITE"}, {"no gain", "PR_SET_MDWE"},
+		{"destroyed", "marked to be destroyed"}, {"spent", "EPOLLONESHOT"}, {"sealed mapped", "F_SEAL_FUTURE_WRITE"}, {"no gain", "PR_SET_MDWE"}, {"gone directory", "which no path leads to any more"},
+		{"zombie", "is a zombie"}, {"stopped", "is stopped by"}, {"vforked", "waits for its vfork child"}, {"own files", "descriptors or directories of its own"},
+		{"strict", "strict seccomp mode"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, test.name, "restored")
@@ -88,6 +90,7 @@ func TestReadyRights(t *testing.T) {
 // refusesReady wants a refusal that names the reason and leaves nothing.
 func (c *conversation) refusesReady(dir, reason string) {
 	c.t.Helper()
+	before := c.snapshot()
 	_, err := c.tryReady(dir)
 	var refusal *host.Refusal
 	if !errors.As(err, &refusal) || !slices.ContainsFunc(refusal.Reasons, func(r string) bool { return strings.Contains(r, reason) }) {
@@ -98,5 +101,6 @@ func (c *conversation) refusesReady(dir, reason string) {
 			c.t.Errorf("%s is left: %v", path, err)
 		}
 	}
+	checkSame(c.t, before, c.snapshot())
 	c.check()
 }

@@ -98,6 +98,7 @@ type ProcessSpec struct {
 	Dumpable       bool    `json:"dumpable"`
 	NoHugePages    bool    `json:"no_huge_pages"` // PR_SET_THP_DISABLE
 	ChildSubreaper bool    `json:"child_subreaper"`
+	Barriers       uint64  `json:"barriers,omitempty"`    // commands by which it registered for membarrier(2)
 	LockFuture     int     `json:"lock_future,omitempty"` // MCL_* of mlockall(2) for mappings that are yet to be made
 
 	Threads []ThreadSpec `json:"threads"` // the leader first

@@ -39,6 +39,7 @@ const (
 	sysRtSigqueueinfo = 129
 	sysRtTgsigqueue   = 297
 	sysSeccomp        = 317
+	sysMembarrier     = 324
 	sysMlock2         = 325
 	sysRseq           = 334
 	sysPidfdOpen      = 434
@@ -105,6 +106,8 @@ const (
 	prCapAmbient        = 47
 	prCapAmbientRaise   = 2
 	prTimerRestoreIDs   = 77
+
+	membarrierRegistrations = 1 << 9 // MEMBARRIER_CMD_GET_REGISTRATIONS
 
 	epollAdd    = 1
 	epollRemove = 2

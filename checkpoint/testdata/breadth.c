@@ -747,6 +747,65 @@ static void rights(void) {
 	}
 }
 
+static void on_cpu(int n) {
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	CPU_SET(n, &set);
+	MUST(!sched_setaffinity(0, sizeof set, &set));
+}
+
+static void *elsewhere(void *arg) { // on another CPU
+	on_cpu((long)arg);
+	return idle(NULL);
+}
+
+// places are where a process and its children are: root and directory, sessions,
+// groups, CPUs, and the barriers that it takes part in.
+static void places(void) {
+	cpu_set_t usable, now;
+	int cpus[2], n = 0;
+	MUST(!sched_getaffinity(0, sizeof usable, &usable));
+	for (int i = 0; n < 2 && i < CPU_SETSIZE; i++) if (CPU_ISSET(i, &usable)) cpus[n++] = i;
+	struct stat root, cwd, st;
+	MUST(!stat("/usr", &root) && !stat("/usr/lib", &cwd) && !chdir("/usr/lib") && !chroot("/usr"));
+	on_cpu(cpus[0]);
+	MUST(!syscall(SYS_membarrier, 1 << 4, 0, 0)); // for private expedited ones
+	pthread_t t;
+	pthread_barrier_init(&barrier, NULL, 2);
+	MUST(!pthread_create(&t, NULL, elsewhere, (void *)(long)cpus[n - 1]));
+	pthread_barrier_wait(&barrier);
+	int tell[2];
+	MUST(!pipe(tell));
+	pid_t group = fork(), member, session, grandchild;
+	if (!group) for (setpgid(0, 0);;) pause();
+	setpgid(group, group);
+	if (!(member = fork())) for (setpgid(0, group);;) pause(); // of the group of a sibling
+	setpgid(member, group);
+	if (!(session = fork())) {
+		setsid();
+		if (!(grandchild = fork())) for (;;) pause();
+		setpgid(grandchild, grandchild);
+		MUST(write(tell[1], &grandchild, sizeof grandchild) == sizeof grandchild);
+		for (;;) pause();
+	}
+	MUST(read(tell[0], &grandchild, sizeof grandchild) == sizeof grandchild);
+	for (READY();; OK()) {
+		CHECK(!stat("/", &st) && st.st_ino == root.st_ino && st.st_dev == root.st_dev && !stat(".", &st) && st.st_ino == cwd.st_ino);
+		CHECK(!stat("..", &st) && st.st_ino == root.st_ino && stat("/usr/lib", &st) < 0);
+		CHECK(!sched_getaffinity(0, sizeof now, &now) && CPU_COUNT(&now) == 1 && CPU_ISSET(cpus[0], &now));
+		CHECK(!syscall(SYS_membarrier, 1 << 3, 0, 0) && syscall(SYS_membarrier, 1 << 5, 0, 0) < 0 && errno == EPERM);
+		CHECK(getpgid(group) == group && getpgid(member) == group && getsid(member) == getsid(0) && getsid(group) == getsid(0));
+		CHECK(getsid(session) == session && getpgid(session) == session && getsid(grandchild) == session && getpgid(grandchild) == grandchild);
+		CHECK(waitpid(-1, NULL, WNOHANG) == 0);
+	}
+}
+
+static void gone_directory(void) {
+	char dir[] = "breadth-XXXXXX", now[256];
+	MUST(mkdtemp(dir) && !chdir(dir) && !rmdir(getcwd(now, sizeof now)));
+	for (READY();; OK()) CHECK(!getcwd(now, sizeof now) && errno == ENOENT);
+}
+
 // sysv uses segments that outlive it.
 static void sysv(void) {
 	int id = shmget(IPC_PRIVATE, 1 << 16, 0600);
@@ -916,13 +975,20 @@ static void namespaced(void) { if (!fork()) { MUST(!unshare(CLONE_NEWNET)); for 
 static void destroyed(void) { int id = shmget(IPC_PRIVATE, PAGE, 0600); MUST(shmat(id, NULL, 0) != (void *)-1); shmctl(id, IPC_RMID, NULL); plain(); }
 static void *unshared(void *arg) { MUST(!unshare(CLONE_FILES)); pthread_barrier_wait(&barrier); for (;;) pause(); }
 static void own_files(void) { pthread_t t; pthread_barrier_init(&barrier, NULL, 2); pthread_create(&t, NULL, unshared, NULL); pthread_barrier_wait(&barrier); plain(); }
-static void strict(void) { if (!fork()) { prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT); for (;;) ; } msleep(20); plain(); }
+static void strict(void) {
+	int hold[2];
+	char c;
+	MUST(!pipe(hold));
+	if (!fork()) for (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);;) read(hold[0], &c, 1);
+	msleep(20);
+	plain();
+}
 
 int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } programs[] = {
 		{"timers", timers}, {"pending", pending}, {"handlers", handlers}, {"ignored trap", ignored_trap}, {"blocked trap", blocked_trap},
 		{"descriptors", descriptors}, {"shared", shared}, {"mappings", mappings}, {"growth", growth}, {"calls", calls}, {"forks", forks},
-		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"sealed", sealed}, {"sealed mapped", sealed_mapped}, {"no gain", no_gain},
+		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"places", places}, {"gone directory", gone_directory}, {"sealed", sealed}, {"sealed mapped", sealed_mapped}, {"no gain", no_gain},
 		{"lock future", lock_future}, {"lock on fault", lock_on_fault}, {"registrations", registrations}, {"once", once}, {"spent", spent}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
 		{"userfault", userfault}, {"pidfd", pidfd}, {"record lock", record_lock}, {"namespaced", namespaced}, {"destroyed", destroyed},
 		{"own files", own_files}, {"strict", strict},
