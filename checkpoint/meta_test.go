@@ -67,7 +67,12 @@ func exampleReady() *Spec {
 	s := exampleSpec()
 	p := &s.Processes[0]
 	p.VMAs = append(p.VMAs, VMASpec{Start: 0x900000, End: 0xa00000, Prot: 3, Kind: VMABase, File: 2, Offset: 1 << 20, Delta: 1 << 31, Used: []PageRun{{0x900000, 0x901000}}, Lock: true})
-	p.Descriptors[1].Events = []EventSpec{{FD: 0, Events: 1, Data: 7}}
+	moved, filter := Slot(4), uint32(0x33)
+	p.Descriptors[1].Events = []EventSpec{{FD: 0, Events: 1, Data: 7}, {FD: 8, Events: 0x19, Data: 8, Slot: &moved}}
+	p.CoreFilter, p.LockFuture, p.Barriers = &filter, 2, 1<<4
+	thread := &p.Threads[1]
+	thread.IOPriority, thread.Scheduling.ResetOnFork = 2<<13|6, true
+	thread.Scheduling.Runtime, thread.Scheduling.Deadline, thread.Scheduling.Period = 1000, 2000, 3000
 	s.Pages = 5
 	s.Ready = &ReadySpec{CPU: "00ff", Addresses: []netip.Addr{netip.MustParseAddr("10.88.0.2")}, Subject: json.RawMessage(`{"image":"x"}`)}
 	s.Ready.Random = []unique.Spec{{Places: []unique.Place{{Kind: unique.KindBytes, Addr: 0x500000, LenBytes: 16}}, Shared: []string{"a hash seed"}}, {}}
@@ -191,7 +196,13 @@ func TestInvalidSpecs(t *testing.T) {
 		"fingerprint":     func(s *Spec) { s.Verify[0].Process = 2 },
 		"base":            func(s *Spec) { s.Processes[0].VMAs[0].Kind, s.Processes[0].VMAs[0].File = VMABase, NoSlot },
 		"objects":         func(s *Spec) { s.Ready = &ReadySpec{Objects: make([]object.Spec, 3)} },
-		"event":           func(s *Spec) { s.Processes[0].Descriptors[1].Events = []EventSpec{{FD: -1}} },
+		"moved event": func(s *Spec) {
+			slot := Slot(6)
+			s.Processes[0].Descriptors[1].Events = []EventSpec{{Slot: &slot}}
+		},
+		"signal event": func(s *Spec) { s.Processes[0].Descriptors[1].Signals[0].FD = 1 << 30 },
+		"place":        func(s *Spec) { *s = *exampleReady(); s.Ready.Random[0].Places[0].Addr = 0x1000 },
+		"event":        func(s *Spec) { s.Processes[0].Descriptors[1].Events = []EventSpec{{FD: -1}} },
 	} {
 		s := exampleSpec()
 		spoil(s)
