@@ -211,6 +211,7 @@ func TestRefusals(t *testing.T) {
 		{"strict", "strict seccomp mode"},
 		{"sealed mapped", "F_SEAL_FUTURE_WRITE"},
 		{"no gain", "PR_SET_MDWE"},
+		{"dispatched", "PR_SET_SYSCALL_USER_DISPATCH"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "-"), func(t *testing.T) {
 			c := converse(t, program, test.name)

@@ -302,6 +302,11 @@ func (c *collector) threadOutside(t *frozenTask, thread *ThreadSpec) error {
 	if t.status.Seccomp == 1 {
 		return &host.Refusal{Reasons: []string{fmt.Sprintf("task %d (%s) is in strict seccomp mode", t.tid, t.status.Name)}}
 	}
+	if dispatches, err := ptrace.DispatchesCalls(t.tid); err != nil {
+		return err
+	} else if dispatches {
+		return &host.Refusal{Reasons: []string{fmt.Sprintf("task %d (%s) handles its system calls itself (PR_SET_SYSCALL_USER_DISPATCH)", t.tid, t.status.Name)}}
+	}
 	for n := 0; t.status.Seccomp == 2; n++ {
 		program, err := ptrace.SeccompFilter(t.tid, n)
 		if errors.Is(err, syscall.ENOENT) {

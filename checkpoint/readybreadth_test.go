@@ -37,7 +37,7 @@ func TestReadyBreadth(t *testing.T) {
 		{"timers", ""}, {"pending", ""}, {"handlers", ""}, {"ignored trap", ""}, {"blocked trap", ""}, {"descriptors", ""}, {"shared", ""},
 		{"mappings", ""}, {"growth", ""}, {"calls", "System V semaphore"}, {"forks", ""}, {"threads", ""}, {"rights", ""}, {"sysv", ""}, {"registrations", ""}, {"once", ""}, {"sealed", ""}, {"lock future", ""}, {"lock on fault", ""}, {"places", ""},
 		{"record lock", "record lock"}, {"uring", "io_uring"}, {"userfault", "userfaultfd"}, {"pidfd", "pidfd"}, {"namespaced", "net namespace of its own"},
-		{"destroyed", "marked to be destroyed"}, {"spent", "EPOLLONESHOT"}, {"sealed mapped", "F_SEAL_FUTURE_WRITE"}, {"no gain", "PR_SET_MDWE"}, {"gone directory", "which no path leads to any more"},
+		{"destroyed", "marked to be destroyed"}, {"spent", "EPOLLONESHOT"}, {"sealed mapped", "F_SEAL_FUTURE_WRITE"}, {"no gain", "PR_SET_MDWE"}, {"dispatched", "PR_SET_SYSCALL_USER_DISPATCH"}, {"gone directory", "which no path leads to any more"},
 		{"zombie", "is a zombie"}, {"stopped", "is stopped by"}, {"vforked", "waits for its vfork child"}, {"own files", "descriptors or directories of its own"},
 		{"strict", "strict seccomp mode"},
 	} {

@@ -940,6 +940,20 @@ static void no_gain(void) {
 	}
 }
 
+// dispatched gets its own calls as signals when it sets the selector.
+static volatile char selector;
+static void allowing(int n) { selector = 0, count[n]++; }
+static void dispatched(void) {
+	signal(SIGSYS, allowing);
+	MUST(!prctl(59 /* PR_SET_SYSCALL_USER_DISPATCH */, 1, 0, 0, &selector));
+	for (READY();; OK()) {
+		int before = count[SIGSYS];
+		selector = 1;
+		syscall(SYS_getppid);
+		CHECK(count[SIGSYS] == before + 1);
+	}
+}
+
 // lock_future locks all that it maps from now on.
 static int lock_flags = MCL_FUTURE;
 static void lock_future(void) {
@@ -988,7 +1002,7 @@ int main(int argc, char **argv) {
 	static const struct { const char *name; void (*run)(void); } programs[] = {
 		{"timers", timers}, {"pending", pending}, {"handlers", handlers}, {"ignored trap", ignored_trap}, {"blocked trap", blocked_trap},
 		{"descriptors", descriptors}, {"shared", shared}, {"mappings", mappings}, {"growth", growth}, {"calls", calls}, {"forks", forks},
-		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"places", places}, {"gone directory", gone_directory}, {"sealed", sealed}, {"sealed mapped", sealed_mapped}, {"no gain", no_gain},
+		{"threads", threads}, {"rights", rights}, {"sysv", sysv}, {"varied", varied}, {"places", places}, {"gone directory", gone_directory}, {"sealed", sealed}, {"sealed mapped", sealed_mapped}, {"no gain", no_gain}, {"dispatched", dispatched},
 		{"lock future", lock_future}, {"lock on fault", lock_on_fault}, {"registrations", registrations}, {"once", once}, {"spent", spent}, {"zombie", zombie}, {"stopped", stopped}, {"vforked", vforked}, {"uring", uring},
 		{"userfault", userfault}, {"pidfd", pidfd}, {"record lock", record_lock}, {"namespaced", namespaced}, {"destroyed", destroyed},
 		{"own files", own_files}, {"strict", strict},

@@ -1,6 +1,7 @@
 package ptrace
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -15,8 +16,9 @@ const (
 )
 
 const (
-	requestGetRseq = 0x420f // PTRACE_GET_RSEQ_CONFIGURATION, Linux 5.13
-	noteXState     = 0x202  // NT_X86_XSTATE
+	requestGetRseq     = 0x420f // PTRACE_GET_RSEQ_CONFIGURATION, Linux 5.13
+	requestGetDispatch = 0x4211 // PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, Linux 6.4
+	noteXState         = 0x202  // NT_X86_XSTATE
 )
 
 func request(name string, req, tid int, addr, data uintptr) (uintptr, error) {
@@ -141,6 +143,17 @@ func GetRseq(tid int) (Rseq, error) {
 	r := new(Rseq)
 	_, err := request("get rseq of", requestGetRseq, tid, unsafe.Sizeof(*r), uintptr(unsafe.Pointer(r)))
 	return *r, err
+}
+
+// DispatchesCalls reports whether a stopped tracee gets its own system calls as
+// signals (syscall user dispatch). Least kernel: 6.4; before it says no.
+func DispatchesCalls(tid int) (bool, error) {
+	var config [4]uint64 // struct ptrace_sud_config: mode, selector, offset, length
+	_, err := request("get call dispatch of", requestGetDispatch, tid, unsafe.Sizeof(config), uintptr(unsafe.Pointer(&config)))
+	if errors.Is(err, unix.EIO) { // no such request
+		return false, nil
+	}
+	return config[0] != 0, err
 }
 
 // SeccompFilter returns the filter that was installed as the n-th last, as
