@@ -133,6 +133,7 @@ func (c *collector) askProcess(q *inquiry, spec *ProcessSpec) []func() error {
 	subreaper := q.ask(0, 8, 1, sysPrctl, prGetChildSubreaper, 0)
 	huge := q.ask(0, 0, 0, sysPrctl, prGetTHPDisable, 0, 0, 0, 0)
 	persona := q.ask(0, 0, 0, sysPersonality, 0xffffffff)
+	merge := q.ask(0, 0, 0, sysPrctl, prGetMemoryMerge, 0, 0, 0, 0)
 	barriers := q.ask(0, 0, 0, sysMembarrier, membarrierRegistrations, 0)
 	take := []func() error{func() error {
 		var values [4]uint64
@@ -144,6 +145,8 @@ func (c *collector) askProcess(q *inquiry, spec *ProcessSpec) []func() error {
 		}
 		spec.Brk, spec.Dumpable = proc.Addr(values[0]), values[1] == 1
 		spec.NoHugePages, spec.Personality = values[2] != 0, uint32(values[3])
+		merges, err := merge.value() // least kernel: 6.4, and it may lack KSM
+		spec.MergeMemory = err == nil && merges != 0
 		spec.Barriers, _ = barriers.value() // least kernel: 6.3
 		w, err := subreaper.words()
 		if err == nil {

@@ -24,6 +24,9 @@ func (c *processCompiler) signals() {
 	if c.p.NoHugePages {
 		c.call(sysPrctl, prSetTHPDisable, 1, 0, 0, 0)
 	}
+	if c.p.MergeMemory {
+		c.call(sysPrctl, prSetMemoryMerge, 1, 0, 0, 0)
+	}
 	if c.p.ChildSubreaper {
 		c.call(sysPrctl, prSetChildSubreaper, 1)
 	}

@@ -69,7 +69,7 @@ func exampleReady() *Spec {
 	p.VMAs = append(p.VMAs, VMASpec{Start: 0x900000, End: 0xa00000, Prot: 3, Kind: VMABase, File: 2, Offset: 1 << 20, Delta: 1 << 31, Used: []PageRun{{0x900000, 0x901000}}, Lock: true})
 	moved, filter := Slot(4), uint32(0x33)
 	p.Descriptors[1].Events = []EventSpec{{FD: 0, Events: 1, Data: 7}, {FD: 8, Events: 0x19, Data: 8, Slot: &moved}}
-	p.CoreFilter, p.LockFuture, p.Barriers = &filter, 2, 1<<4
+	p.CoreFilter, p.LockFuture, p.Barriers, p.MergeMemory = &filter, 2, 1<<4, true
 	thread := &p.Threads[1]
 	thread.IOPriority, thread.Scheduling.ResetOnFork = 2<<13|6, true
 	thread.Scheduling.Runtime, thread.Scheduling.Deadline, thread.Scheduling.Period = 1000, 2000, 3000

@@ -96,7 +96,8 @@ type ProcessSpec struct {
 	CoreFilter     *uint32 `json:"core_filter,omitempty"` // /proc/PID/coredump_filter; nil: not known
 	Personality    uint32  `json:"personality"`
 	Dumpable       bool    `json:"dumpable"`
-	NoHugePages    bool    `json:"no_huge_pages"` // PR_SET_THP_DISABLE
+	NoHugePages    bool    `json:"no_huge_pages"`          // PR_SET_THP_DISABLE
+	MergeMemory    bool    `json:"merge_memory,omitempty"` // PR_SET_MEMORY_MERGE
 	ChildSubreaper bool    `json:"child_subreaper"`
 	Barriers       uint64  `json:"barriers,omitempty"`    // commands by which it registered for membarrier(2)
 	LockFuture     int     `json:"lock_future,omitempty"` // MCL_* of mlockall(2) for mappings that are yet to be made

@@ -103,6 +103,8 @@ const (
 	prSetTHPDisable     = 41
 	prGetTHPDisable     = 42
 	prGetMDWE           = 66
+	prSetMemoryMerge    = 67
+	prGetMemoryMerge    = 68
 	prCapAmbient        = 47
 	prCapAmbientRaise   = 2
 	prTimerRestoreIDs   = 77

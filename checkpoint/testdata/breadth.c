@@ -760,7 +760,7 @@ static void *elsewhere(void *arg) { // on another CPU
 }
 
 // places are where a process and its children are: root and directory, sessions,
-// groups, CPUs, and the barriers that it takes part in.
+// groups, CPUs, the barriers that it takes part in, and merging of memory.
 static void places(void) {
 	cpu_set_t usable, now;
 	int cpus[2], n = 0;
@@ -770,6 +770,7 @@ static void places(void) {
 	MUST(!stat("/usr", &root) && !stat("/usr/lib", &cwd) && !chdir("/usr/lib") && !chroot("/usr"));
 	on_cpu(cpus[0]);
 	MUST(!syscall(SYS_membarrier, 1 << 4, 0, 0)); // for private expedited ones
+	int merges = !prctl(67 /* PR_SET_MEMORY_MERGE */, 1, 0, 0, 0); // not without KSM
 	pthread_t t;
 	pthread_barrier_init(&barrier, NULL, 2);
 	MUST(!pthread_create(&t, NULL, elsewhere, (void *)(long)cpus[n - 1]));
@@ -794,6 +795,7 @@ static void places(void) {
 		CHECK(!stat("..", &st) && st.st_ino == root.st_ino && stat("/usr/lib", &st) < 0);
 		CHECK(!sched_getaffinity(0, sizeof now, &now) && CPU_COUNT(&now) == 1 && CPU_ISSET(cpus[0], &now));
 		CHECK(!syscall(SYS_membarrier, 1 << 3, 0, 0) && syscall(SYS_membarrier, 1 << 5, 0, 0) < 0 && errno == EPERM);
+		CHECK(!merges || prctl(68, 0, 0, 0, 0) == 1);
 		CHECK(getpgid(group) == group && getpgid(member) == group && getsid(member) == getsid(0) && getsid(group) == getsid(0));
 		CHECK(getsid(session) == session && getpgid(session) == session && getsid(grandchild) == session && getpgid(grandchild) == grandchild);
 		CHECK(waitpid(-1, NULL, WNOHANG) == 0);
