@@ -41,6 +41,8 @@ const (
 	packetPayload = 10
 	packetLength  = 13
 
+	hookOutput = 3 // NF_INET_LOCAL_OUT, linux/netfilter.h
+
 	verdictDrop   = 0
 	verdictAccept = 1
 )
@@ -87,8 +89,8 @@ func (m message) packet() (Packet, bool) {
 		}
 		value := b[attributeBytes:n]
 		switch kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER); {
-		case kind == packetHeader && len(value) >= 4:
-			p.ID, found = binary.BigEndian.Uint32(value), true
+		case kind == packetHeader && len(value) >= 7: // id, protocol, hook
+			p.ID, p.Leaving, found = binary.BigEndian.Uint32(value), value[6] == hookOutput, true
 		case kind == packetInput && len(value) >= 4:
 			p.Device = binary.BigEndian.Uint32(value)
 		case kind == packetPayload:

@@ -33,6 +33,7 @@ type Packet struct {
 	Bytes    []byte // its beginning, from the IP header; until the next Receive
 	LenBytes int    // of all of it
 	Device   uint32 // index of the device that it came in by; 0: none
+	Leaving  bool   // it was made here: the hook is output
 }
 
 // configureTimeout bounds the wait for the kernel's answer.

@@ -7,7 +7,7 @@ import (
 )
 
 // Counters count what happened since Open. Each packet is one of Passed, Woken,
-// Answered, Updates, Limited, Dropped, SendErrors, WakeErrors.
+// Answered, Updates, Limited, Dropped, SendErrors, WakeErrors, Silenced.
 type Counters struct {
 	Packets    uint64 // that came to the queues
 	Passed     uint64 // of no suspended connection
@@ -18,6 +18,7 @@ type Counters struct {
 	Dropped    uint64 // that nothing had to be done for
 	SendErrors uint64 // not answered, because of an error
 	WakeErrors uint64 // dropped, because the connection was not restored
+	Silenced   uint64 // RST of the kernel, for a connection whose socket had just gone
 
 	Refused uint64 // those that do not fit the connection they name: forged, or very late
 	Lost    uint64 // those that did not fit into the queues
@@ -28,7 +29,7 @@ type Counters struct {
 
 // tally is Counters while they are counted.
 type tally struct {
-	packets, passed, woken, answered, updates, limited, dropped, sendErrors, wakeErrors, refused atomic.Uint64
+	packets, passed, woken, answered, updates, limited, dropped, sendErrors, wakeErrors, silenced, refused atomic.Uint64
 
 	mu     sync.Mutex
 	last   error
@@ -49,7 +50,7 @@ func (t *tally) read() Counters {
 	defer t.mu.Unlock()
 	return Counters{
 		Passed: t.passed.Load(), Woken: t.woken.Load(), Answered: t.answered.Load(), Updates: t.updates.Load(), Limited: t.limited.Load(),
-		Dropped: t.dropped.Load(), SendErrors: t.sendErrors.Load(), WakeErrors: t.wakeErrors.Load(), Refused: t.refused.Load(),
+		Dropped: t.dropped.Load(), SendErrors: t.sendErrors.Load(), WakeErrors: t.wakeErrors.Load(), Silenced: t.silenced.Load(), Refused: t.refused.Load(),
 		Packets: t.packets.Load(), LastError: t.last, LastErrorAt: t.lastAt,
 	}
 }

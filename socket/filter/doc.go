@@ -26,9 +26,17 @@
 // What belongs to a connection that is being opened (NEW_SYN_RECV) or in
 // TIME_WAIT takes the way through the queue.
 //
+// Packets that come while a connection is being suspended are the hard part; see
+// [Filter.Still]. With the fast path they still reach the socket, so a socket
+// must take none from before it is read on (a socket filter that drops all), or
+// what it acknowledges is lost. A RST that the kernel sends all the same, for a
+// packet between the rules and a socket that is gone, is held at output and
+// dropped.
+//
 // Each reader calls the Handler on its own goroutine, which it belongs to for
 // all packets of a connection, so these keep their order. Two connections may
-// be on two readers. A Filter may be used concurrently.
+// be on two readers. A Filter may be used concurrently. Locks, outermost first:
+// readers in their order (Still), the Handler's own.
 //
 // Packets are not trusted, a Handler is. A flood of forged ones costs their way
 // through the queue: answers are limited, new connections come by it up to

@@ -13,14 +13,13 @@ import (
 	"torpor/kernel/netns"
 	"torpor/kernel/nfqueue"
 	"torpor/kernel/rawip"
-	"torpor/kernel/timens"
 )
 
 // Filter is the filter of one network namespace.
 type Filter struct {
 	config    Config
 	namespace *netns.Visitor
-	queues    []*nfqueue.Queue
+	readers   []*reader
 	sender    *rawip.Sender
 	tally     tally
 	running   sync.WaitGroup
@@ -63,7 +62,7 @@ func (f *Filter) open() (err error) {
 			if err != nil {
 				return err
 			}
-			f.queues = append(f.queues, q)
+			f.readers = append(f.readers, newReader(f, q))
 		}
 		return nil
 	})
@@ -87,10 +86,7 @@ func (f *Filter) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	stopped := context.AfterFunc(ctx, f.stop)
 	defer stopped()
-	now := timens.Boot()
-	share := func(rate int) float64 { return max(1, float64(rate)/float64(len(f.queues))) }
-	for _, q := range f.queues {
-		r := &reader{filter: f, queue: q, limiter: newLimiter(share(f.config.ProbeRate), share(f.config.ChallengeRate), now)}
+	for _, r := range f.readers {
 		group.Go(r.run)
 	}
 	if err := group.Wait(); err != nil {
@@ -99,9 +95,25 @@ func (f *Filter) Run(ctx context.Context) error {
 	return nil
 }
 
+// Still runs g while no packet is between Find and its verdict: what Find has
+// said is carried out. Who suspends a connection does it in here, from reading
+// the socket to closing it, and Find knows the connection afterwards. Otherwise
+// a packet for which Find said no may be released to a socket that is gone, or
+// to one that was already read.
+//
+// It waits for a Wake under way. A Handler must not call it, nor may the caller
+// hold a lock that the Handler takes.
+func (f *Filter) Still(g func() error) error {
+	for _, r := range f.readers {
+		r.inHand.Lock()
+		defer r.inHand.Unlock()
+	}
+	return g()
+}
+
 func (f *Filter) stop() {
-	for _, q := range f.queues {
-		q.Stop() // fails on a closed one only
+	for _, r := range f.readers {
+		r.queue.Stop() // fails on a closed one only
 	}
 }
 
@@ -113,8 +125,8 @@ func (f *Filter) Counters() Counters {
 	if f.closed {
 		return c
 	}
-	for _, q := range f.queues {
-		if n, err := q.Lost(); err == nil {
+	for _, r := range f.readers {
+		if n, err := r.queue.Lost(); err == nil {
 			c.Lost += uint64(n)
 		}
 	}
@@ -135,8 +147,8 @@ func (f *Filter) Close() error {
 	f.stop()
 	f.running.Wait()
 	var errs []error
-	for _, q := range f.queues {
-		errs = append(errs, q.Close())
+	for _, r := range f.readers {
+		errs = append(errs, r.queue.Close())
 	}
 	if f.sender != nil {
 		errs = append(errs, f.sender.Close())
@@ -163,13 +175,13 @@ const drainLimit = 30 * time.Second
 // drain makes the rules send nothing to the queues any more, and waits until
 // they are empty: the kernel drops what is held when a chain ends.
 func (f *Filter) drain() error {
-	if err := openInput(f.namespace.Descriptor(), f.config.Table); err != nil {
+	if err := emptyChains(f.namespace.Descriptor(), f.config.Table); err != nil {
 		return err
 	}
 	return f.namespace.Do(func() error {
 		for deadline, quiet := time.Now().Add(drainLimit), 0; quiet < drainedTimes; time.Sleep(time.Millisecond) {
 			held := 0
-			for i := range f.queues {
+			for i := range f.readers {
 				n, err := nfqueue.Waiting(f.config.QueueBase + uint16(i))
 				if err != nil {
 					return err

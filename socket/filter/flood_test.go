@@ -183,3 +183,33 @@ func TestFloodOfSYNs(t *testing.T) {
 	}
 	l.exchangeAsleep(b, peer)
 }
+
+// TestKernelsResetIsHeld sends a RST as the kernel would for a packet whose
+// socket is gone.
+func TestKernelsResetIsHeld(t *testing.T) {
+	for name, address := range dialAddresses {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			b := l.bed()
+			f, _ := l.open(l.config(b))
+			served, peer := l.connect(l.listen(fmt.Sprintf("[::]:%d", port)), address)
+			s := l.sleep(b, served)
+			capture := l.capture()
+			here := &forger{l: l}
+			l.in(l.here, func() (err error) { here.sender, err = rawip.Open(); return err })
+			defer here.sender.Close()
+			out := socket.Key{Local: s.Remote, Remote: s.Local}
+			here.send(out, segment.RST, s.SendNext, 0, "")
+			l.quiet(capture)
+			if n := f.Counters(); n.Silenced != 1 {
+				t.Errorf("counters %+v", n)
+			}
+			out.Local = addPort(out.Local, 1) // of nobody
+			here.send(out, segment.RST, s.SendNext, 0, "")
+			if n := capture.count(segment.RST); n != 1 {
+				t.Errorf("%d segments with RST", n)
+			}
+			l.exchangeAsleep(b, peer)
+		})
+	}
+}

@@ -130,6 +130,7 @@ func (l *lab) open(c Config) (*Filter, func()) {
 	l.Helper()
 	f, err := Open(c)
 	l.check(err)
+	c.Handler.(*bed).filter = f
 	done := make(chan error, 1)
 	go func() { done <- f.Run(context.Background()) }()
 	stop := sync.OnceFunc(func() {
@@ -199,6 +200,8 @@ func (l *lab) expect(c net.Conn, text string) {
 
 // bed is a Handler that keeps connections.
 type bed struct {
+	filter *Filter // that was opened last
+
 	mu      sync.Mutex
 	asleep  map[socket.Key]*socket.Spec
 	awake   chan *net.TCPConn
@@ -218,15 +221,18 @@ func (l *lab) bed() *bed {
 	return b
 }
 
-// sleep suspends a connection: first it is known, then the socket goes. A
-// packet in between would be judged by a wrong spec, but tests are quiet.
+// sleep suspends a connection.
 func (l *lab) sleep(b *bed, c *net.TCPConn) *socket.Spec {
 	l.Helper()
-	s, err := suspend(c)
-	l.check(err)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.asleep[s.Key] = s
+	var s *socket.Spec
+	l.check(b.filter.Still(func() (err error) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if s, err = suspend(c); err == nil {
+			b.asleep[s.Key] = s
+		}
+		return err
+	}))
 	return s
 }
 

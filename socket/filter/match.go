@@ -19,7 +19,6 @@ const (
 	familyIPv6    = 10
 	register32    = 8 // NFT_REG32_00: the first of 16 registers of 4 bytes
 	flagsOffset   = 13
-	portOffset    = 2
 )
 
 // addressKind is one way to name what is guarded.
@@ -27,14 +26,14 @@ type addressKind struct {
 	name         string
 	number       byte // of the family; 0: any address
 	addressBytes uint32
-	offset       uint32 // of the destination
+	sourceOffset uint32 // the destination is behind it
 	datatype     nftables.SetDatatype
 }
 
 var addressKinds = []addressKind{
 	{"ports", 0, 0, 0, nftables.SetDatatype{}},
-	{"ports_of_ipv4", familyIPv4, 4, 16, nftables.TypeIPAddr},
-	{"ports_of_ipv6", familyIPv6, 16, 24, nftables.TypeIP6Addr},
+	{"ports_of_ipv4", familyIPv4, 4, 12, nftables.TypeIPAddr},
+	{"ports_of_ipv6", familyIPv6, 16, 8, nftables.TypeIP6Addr},
 }
 
 func (k *addressKind) key() nftables.SetDatatype {
@@ -71,14 +70,18 @@ func (k *addressKind) family() []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, equal(k.number)}
 }
 
-// lookup matches packets to what is in the set.
-func (k *addressKind) lookup(set *nftables.Set) []expr.Any {
-	port := &expr.Payload{DestRegister: register32 + k.addressBytes/4, Base: expr.PayloadBaseTransportHeader, Offset: portOffset, Len: 2}
+// lookup matches packets to what is in the set, or from it.
+func (k *addressKind) lookup(set *nftables.Set, leaving bool) []expr.Any {
+	const portBytes = 2
+	port := &expr.Payload{DestRegister: register32 + k.addressBytes/4, Base: expr.PayloadBaseTransportHeader, Offset: portBytes, Len: portBytes}
+	address := &expr.Payload{DestRegister: register32, Base: expr.PayloadBaseNetworkHeader, Offset: k.sourceOffset + k.addressBytes, Len: k.addressBytes}
+	if leaving {
+		port.Offset, address.Offset = 0, k.sourceOffset
+	}
 	find := &expr.Lookup{SourceRegister: register32, SetName: set.Name, SetID: set.ID}
 	if k.addressBytes == 0 {
 		return []expr.Any{port, find}
 	}
-	address := &expr.Payload{DestRegister: register32, Base: expr.PayloadBaseNetworkHeader, Offset: k.offset, Len: k.addressBytes}
 	return []expr.Any{address, port, find}
 }
 
@@ -90,11 +93,15 @@ func protocol(number byte) []expr.Any {
 
 // opening matches SYN packets of new connections.
 func opening() []expr.Any {
-	const looked = byte(segment.SYN | segment.ACK | segment.RST | segment.FIN)
+	return flags(segment.SYN|segment.ACK|segment.RST|segment.FIN, segment.SYN)
+}
+
+// flags matches packets that have these of the flags that are looked at.
+func flags(looked, set segment.Flags) []expr.Any {
 	return []expr.Any{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: flagsOffset, Len: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{looked}, Xor: []byte{0}},
-		equal(byte(segment.SYN)),
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{byte(looked)}, Xor: []byte{0}},
+		equal(byte(set)),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"torpor/kernel/nfqueue"
@@ -13,13 +14,22 @@ import (
 	"torpor/socket/segment"
 )
 
-// reader sees to the packets of one queue. Its fields are its goroutine's.
+// reader sees to the packets of one queue. Its fields are its goroutine's, but
+// for the first.
 type reader struct {
+	inHand sync.Mutex // held from before Find to behind the verdict
+
 	filter  *Filter
 	queue   *nfqueue.Queue
 	limiter limiter
 	zones   map[uint32]string // names of devices by index
 	answer  [segment.AnswerBytes]byte
+}
+
+// newReader makes the reader of a queue, with its share of the answers.
+func newReader(f *Filter, q *nfqueue.Queue) *reader {
+	share := func(rate int) float64 { return max(1, float64(rate)/float64(f.config.Queues)) }
+	return &reader{filter: f, queue: q, limiter: newLimiter(share(f.config.ProbeRate), share(f.config.ChallengeRate), timens.Boot())}
 }
 
 // run reads until the queue is stopped.
@@ -32,14 +42,20 @@ func (r *reader) run() error {
 		if err != nil {
 			return err
 		}
-		r.filter.tally.packets.Add(1)
-		give := r.queue.Drop
-		if r.passes(p) {
-			give = r.queue.Accept
-		}
-		if err := give(p.ID); err != nil {
-			r.filter.tally.failed(err)
-		}
+		r.decide(p)
+	}
+}
+
+func (r *reader) decide(p nfqueue.Packet) {
+	r.inHand.Lock()
+	defer r.inHand.Unlock()
+	r.filter.tally.packets.Add(1)
+	give := r.queue.Drop
+	if r.passes(p) {
+		give = r.queue.Accept
+	}
+	if err := give(p.ID); err != nil {
+		r.filter.tally.failed(err)
 	}
 }
 
@@ -51,11 +67,18 @@ func (r *reader) passes(p nfqueue.Packet) bool {
 		t.passed.Add(1)
 		return true
 	}
+	if p.Leaving {
+		seg.Local, seg.Remote = seg.Remote, seg.Local
+	}
 	r.addZone(&seg, p.Device)
 	spec, suspended := r.filter.config.Handler.Find(seg.Key)
 	if !suspended {
 		t.passed.Add(1)
 		return true
+	}
+	if p.Leaving {
+		t.silenced.Add(1)
+		return false
 	}
 	now := timens.Boot()
 	d := segment.Judge(spec, &seg, now)

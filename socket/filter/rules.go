@@ -10,14 +10,19 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+
+	"torpor/socket/segment"
 )
 
 // behindFilters is the priority of the chain: after those where users filter (0)
 // and security modules (50).
 const behindFilters = 100
 
-// inputChain is the name of the chain that sees all packets.
-const inputChain = "input"
+// The chains that see all packets.
+const (
+	inputChain  = "input"
+	outputChain = "output"
+)
 
 // queueTarget makes the expression that sends packets to a queue.
 type queueTarget func(number uint16) expr.Any
@@ -53,7 +58,7 @@ func replaceTableBy(namespace int, c *Config, queue queueTarget) error {
 	r.joinFragments()
 	hold := r.hold(c, queue)
 	guarded := r.guarded(c, hold)
-	if err := r.guard(c.Guard, guarded); err != nil {
+	if err := r.guard(c.Guard, guarded, r.resets(hold)); err != nil {
 		return fmt.Errorf("set nftables rules: %w", err)
 	}
 	if err := conn.Flush(); err != nil {
@@ -62,15 +67,17 @@ func replaceTableBy(namespace int, c *Config, queue queueTarget) error {
 	return nil
 }
 
-// openInput leaves the chain of packets without rules, and the rule for
-// fragments: with that, hooks of the kernel's would end, and held packets with
-// them.
-func openInput(namespace int, name string) error {
+// emptyChains leaves the chains that see packets without rules, but not the one
+// for fragments: with that, hooks of the kernel's would end, and held packets
+// with them.
+func emptyChains(namespace int, name string) error {
 	conn, err := nftables.New(nftables.WithNetNSFd(namespace))
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	conn.FlushChain(&nftables.Chain{Name: inputChain, Table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}})
+	for _, chain := range []string{inputChain, outputChain} {
+		conn.FlushChain(&nftables.Chain{Name: chain, Table: &nftables.Table{Name: name, Family: nftables.TableFamilyINet}})
+	}
 	if err := conn.Flush(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("empty table %s: %w", name, err)
 	}
@@ -146,11 +153,26 @@ func (r *ruleset) guarded(c *Config, hold *nftables.Chain) *nftables.Chain {
 	return guarded
 }
 
-// guard sends packets to guarded ports there.
-func (r *ruleset) guard(guards []netip.AddrPort, guarded *nftables.Chain) error {
+// resetsPerSecond is how many RST come to the queues. A flood of packets that
+// belong to nobody makes the kernel send as many.
+const resetsPerSecond = 1000
+
+// resets makes the chain for what the kernel sends from guarded ports: it must
+// not reset a connection whose socket went away while a packet was between the
+// rules and it.
+func (r *ruleset) resets(hold *nftables.Chain) *nftables.Chain {
+	resets := r.chain("resets")
+	r.add(resets, flags(segment.RST, segment.RST), perSecond(resetsPerSecond), follow(expr.VerdictGoto, hold))
+	return resets
+}
+
+// guard sends packets to guarded ports, and from them, to the chains for them.
+func (r *ruleset) guard(guards []netip.AddrPort, guarded, resets *nftables.Chain) error {
 	input := r.base(inputChain, nftables.ChainHookInput, behindFilters)
+	output := r.base(outputChain, nftables.ChainHookOutput, behindFilters)
 	if slices.Contains(guards, netip.AddrPort{}) {
 		r.add(input, protocol(protoTCP), follow(expr.VerdictJump, guarded))
+		r.add(output, protocol(protoTCP), follow(expr.VerdictJump, resets))
 		return nil
 	}
 	for _, kind := range addressKinds {
@@ -167,7 +189,8 @@ func (r *ruleset) guard(guards []netip.AddrPort, guarded *nftables.Chain) error 
 				return err
 			}
 		}
-		r.add(input, kind.family(), protocol(protoTCP), kind.lookup(set), follow(expr.VerdictJump, guarded))
+		r.add(input, kind.family(), protocol(protoTCP), kind.lookup(set, false), follow(expr.VerdictJump, guarded))
+		r.add(output, kind.family(), protocol(protoTCP), kind.lookup(set, true), follow(expr.VerdictJump, resets))
 	}
 	return nil
 }

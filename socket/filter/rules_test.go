@@ -3,8 +3,10 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -216,5 +218,66 @@ func TestManyNamespaces(t *testing.T) {
 	for i, stop := range stops {
 		l.check(Remove(filepath.Join(dir, fmt.Sprint(i)), table))
 		stop()
+	}
+}
+
+// TestQueuesShareConnections looks at the kernel's own count of each queue.
+func TestQueuesShareConnections(t *testing.T) {
+	l := newLab(t)
+	config := l.config(l.bed())
+	config.Queues = 4
+	l.open(config)
+	for name, address := range dialAddresses {
+		listener := l.listen(fmt.Sprintf("[::]:%d", port))
+		for range 40 {
+			served, peer := l.connect(listener, address)
+			served.Close()
+			peer.Close()
+		}
+		listener.Close()
+		l.in(l.here, func() error {
+			queues, err := os.ReadFile("/proc/thread-self/net/netfilter/nfnetlink_queue")
+			for line := range strings.Lines(string(queues)) {
+				if fields := strings.Fields(line); len(fields) != 9 || fields[7] == "0" {
+					t.Errorf("%s: a queue without packets: %s", name, line)
+				}
+			}
+			if n := strings.Count(string(queues), "\n"); n != 4 {
+				t.Errorf("%d queues", n)
+			}
+			return err
+		})
+	}
+}
+
+// TestTimeWait opens a connection again that this end has closed: neither the
+// socket in TIME_WAIT nor the half-open one is taken for an open one.
+func TestTimeWait(t *testing.T) {
+	l := newLab(t)
+	config := l.config(l.bed())
+	config.FastPath = true
+	f, _ := l.open(config)
+	capture := l.capture()
+	listener := l.listen(fmt.Sprintf("[::]:%d", port))
+	served, peer := l.connect(listener, dialAddresses["IPv4"])
+	local := peer.LocalAddr()
+	l.check(served.Close())
+	if _, err := peer.Read(make([]byte, 1)); err != io.EOF {
+		t.Fatal(err)
+	}
+	l.check(peer.Close())
+	time.Sleep(50 * time.Millisecond)
+	l.in(l.remote, func() error {
+		c, err := (&net.Dialer{LocalAddr: local, Timeout: 10 * time.Second}).Dial("tcp4", dialAddresses["IPv4"])
+		if err == nil {
+			l.check(c.Close())
+		}
+		return err
+	})
+	if n := capture.count(segment.RST); n != 0 {
+		t.Errorf("%d resets", n)
+	}
+	if n := f.Counters(); n.Passed != n.Packets || n.Passed == 0 {
+		t.Errorf("counters %+v", n)
 	}
 }

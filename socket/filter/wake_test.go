@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -47,7 +49,7 @@ func TestDataWakes(t *testing.T) {
 				if n.Woken != 5 || n.LastError != nil || n.Dropped+n.Answered != 0 {
 					t.Errorf("counters %+v", n)
 				}
-				if sum := n.Passed + n.Woken + n.Answered + n.Updates + n.Limited + n.Dropped + n.SendErrors + n.WakeErrors; sum != n.Packets {
+				if sum := n.Passed + n.Woken + n.Answered + n.Updates + n.Limited + n.Dropped + n.SendErrors + n.WakeErrors + n.Silenced; sum != n.Packets {
 					t.Errorf("%d of %d packets counted", sum, n.Packets)
 				}
 				if fast && n.Passed > 3 { // what came before the connection had a socket
@@ -59,7 +61,8 @@ func TestDataWakes(t *testing.T) {
 }
 
 // TestLargeDataWakes: what wakes is the first of many packets that are joined to
-// up to 64 KB; their copies are cut off.
+// up to 64 KB; their copies are cut off. When the wake takes some milliseconds,
+// the peer repeats the last one (tail loss probe).
 func TestLargeDataWakes(t *testing.T) {
 	for name, address := range dialAddresses {
 		t.Run(name, func(t *testing.T) {
@@ -88,7 +91,6 @@ func TestLargeDataWakes(t *testing.T) {
 				}
 				time.Sleep(60 * time.Millisecond)
 			}
-			l.unrepeated(peer)
 			l.quiet(capture)
 			if n := f.Counters(); n.Woken != 10 || n.Lost != 0 || n.LastError != nil {
 				t.Errorf("counters %+v", n)
@@ -281,4 +283,62 @@ func TestWakeFails(t *testing.T) {
 	b.refuse = nil
 	b.mu.Unlock()
 	l.expect(l.restored(b), "now")
+}
+
+// TestSuspendedUnderLoad suspends a connection whenever nothing is to be read,
+// while its peer goes on sending.
+func TestSuspendedUnderLoad(t *testing.T) {
+	for _, fast := range []bool{false, true} {
+		t.Run(fmt.Sprintf("fast path %v", fast), func(t *testing.T) {
+			l := newLab(t)
+			b := l.bed()
+			config := l.config(b)
+			config.FastPath = fast
+			f, _ := l.open(config)
+			served, peer := l.connect(l.listen(fmt.Sprintf("[::]:%d", port)), dialAddresses["IPv4"])
+			capture := l.capture()
+			content := make([]byte, 8<<20)
+			for i := range content {
+				content[i] = byte(i * 13 >> 3)
+			}
+			sent := make(chan error, 1)
+			go func() { sent <- dribble(peer, content) }()
+			got := make([]byte, 0, len(content))
+			suspended := 0
+			for len(got) < len(content) {
+				l.check(served.SetReadDeadline(time.Now().Add(500 * time.Microsecond)))
+				n, err := served.Read(got[len(got):cap(got)])
+				got = got[:len(got)+n]
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					l.sleep(b, served)
+					served = l.restored(b)
+					suspended++
+				} else {
+					l.check(err)
+				}
+			}
+			l.check(<-sent)
+			if !bytes.Equal(got, content) {
+				t.Error("the content is wrong")
+			}
+			l.quiet(capture)
+			n, err := retransmissions(peer)
+			t.Logf("suspended %d times, %d retransmissions, %v, %+v", suspended, n, err, f.Counters())
+		})
+	}
+}
+
+// dribble sends pieces of all sizes with gaps of about the time that a
+// connection is awake.
+func dribble(c *net.TCPConn, content []byte) error {
+	r := rand.New(rand.NewPCG(3, 4))
+	for len(content) > 0 {
+		n := min(len(content), 1+r.IntN(64<<10))
+		if _, err := c.Write(content[:n]); err != nil {
+			return err
+		}
+		content = content[n:]
+		time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond)
+	}
+	return nil
 }
