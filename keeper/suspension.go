@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
-	"sync"
+	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"torpor/checkpoint"
 	"torpor/host"
@@ -33,7 +31,6 @@ type suspension struct {
 	service *service
 	image   *imagefile.File
 	filter  *filter.Filter
-	reading sync.RWMutex  // written while connections are read: their packets wait
 	over    chan struct{} // closed when nobody answers any more
 }
 
@@ -69,8 +66,6 @@ func (s *service) startSuspension(image *imagefile.File) error {
 
 // Find implements filter.Handler.
 func (p *suspension) Find(k socket.Key) (*socket.Spec, bool) {
-	p.reading.RLock()
-	defer p.reading.RUnlock()
 	spec, err := p.image.Get(k)
 	return &spec, err == nil
 }
@@ -168,7 +163,7 @@ func (s *service) suspendLast(spec *checkpoint.Spec) (err error) {
 	fds := make([]int, 0, spec.Connections)
 	defer func() {
 		for _, fd := range fds {
-			unix.Close(fd)
+			syscall.Close(fd)
 		}
 	}()
 	for i := range spec.Connections {
@@ -188,14 +183,15 @@ func (s *service) suspendLast(spec *checkpoint.Spec) (err error) {
 	if err := s.startSuspension(image); err != nil {
 		return errors.Join(err, image.Close())
 	}
-	p := s.suspension
-	p.reading.Lock()
-	defer func() {
-		p.reading.Unlock()
-		if spec.Suspended == 0 {
-			s.endSuspension()
-		}
-	}()
+	err = s.suspension.filter.Still(func() error { return s.suspendRead(spec, image, fds) })
+	if spec.Suspended == 0 {
+		s.endSuspension()
+	}
+	return err
+}
+
+// suspendRead is suspendLast while no packet is under way.
+func (s *service) suspendRead(spec *checkpoint.Spec, image *imagefile.File, fds []int) error {
 	all, err := s.readConnections(fds)
 	if err != nil {
 		return err
@@ -210,7 +206,8 @@ func (s *service) suspendLast(spec *checkpoint.Spec) (err error) {
 	if kept == len(all) {
 		return all[kept-1].Err
 	}
-	if err := s.keepRecords(spec, image, all[kept:], first+kept); err != nil && spec.Suspended == 0 {
+	err = s.keepRecords(spec, image, all[kept:], spec.Parked-len(all)+kept)
+	if err != nil && spec.Suspended == 0 {
 		return errors.Join(err, takeBack(fds[kept:], all[kept:]))
 	}
 	return err
@@ -362,7 +359,7 @@ func (m *maker) goOn() error {
 func (m *maker) close() {
 	for _, fd := range m.fds {
 		if fd >= 0 {
-			unix.Close(fd)
+			syscall.Close(fd)
 		}
 	}
 }
@@ -416,7 +413,7 @@ func (s *service) goOn(slot checkpoint.Slot, image *imagefile.File) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer syscall.Close(fd)
 	if on, err := kernelsocket.Repairing(fd); err != nil || !on {
 		return err
 	}

@@ -2,8 +2,7 @@ package socket
 
 import (
 	"fmt"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"torpor/kernel/socket"
 	"torpor/kernel/timens"
@@ -23,7 +22,7 @@ func Restore(s *Spec) (fd int, err error) {
 		return -1, err
 	}
 	if err := s.open(fd); err != nil {
-		unix.Close(fd) // in repair mode it is silent
+		syscall.Close(fd) // in repair mode it is silent
 		return -1, fmt.Errorf("restore connection %s %s: %w", s.Local, s.Remote, err)
 	}
 	return fd, nil
@@ -68,8 +67,8 @@ func (s *Spec) open(fd int) error {
 		return err
 	}
 	if s.Blocking {
-		if err := unix.SetNonblock(fd, false); err != nil {
-			return err
+		if err := syscall.SetNonblock(fd, false); err != nil {
+			return fmt.Errorf("let operations wait: %w", err)
 		}
 	}
 	if len(s.Unread) > 0 { // the buffer was made larger for it

@@ -3,8 +3,7 @@ package socket
 import (
 	"errors"
 	"fmt"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"torpor/host"
 	"torpor/kernel/socket"
@@ -24,7 +23,7 @@ func NewSuspender() (*Suspender, error) {
 	s := &Suspender{defaults: map[int]*socket.Defaults{}}
 	for _, domain := range []int{socket.IPv4, socket.IPv6} {
 		defaults, err := socket.ReadDefaults(kind(domain))
-		if domain == socket.IPv6 && errors.Is(err, unix.EAFNOSUPPORT) {
+		if domain == socket.IPv6 && errors.Is(err, syscall.EAFNOSUPPORT) {
 			continue // no IPv6 on this host
 		}
 		if err != nil {
@@ -134,23 +133,23 @@ func (s *Suspender) read(fd int) (*Spec, error) {
 	if spec.Unread, err = socket.PeekTCP(fd); err != nil {
 		return nil, err
 	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return nil, fmt.Errorf("read flags of connection: %w", err)
-	}
-	if flags&unix.O_ASYNC != 0 {
-		return nil, refuse("signals for what arrives (O_ASYNC)")
-	}
-	spec.Blocking = flags&unix.O_NONBLOCK == 0
-	domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	blocking, signals, err := socket.Flags(fd)
 	if err != nil {
 		return nil, err
 	}
-	spec.IPv6 = domain == socket.IPv6
+	if signals {
+		return nil, refuse("signals for what arrives (O_ASYNC)")
+	}
+	spec.Blocking = blocking
+	k, err := socket.KindOf(fd)
+	if err != nil {
+		return nil, err
+	}
+	spec.IPv6 = k.Domain == socket.IPv6
 	if spec.Local, spec.Remote, err = socket.Pair(fd); err != nil {
 		return nil, err
 	}
-	signed, err := s.diagnosis.Signed(domain, spec.Local, spec.Remote)
+	signed, err := s.diagnosis.Signed(k.Domain, spec.Local, spec.Remote)
 	if err != nil {
 		return nil, err
 	}
@@ -158,7 +157,7 @@ func (s *Suspender) read(fd int) (*Spec, error) {
 		return nil, refuse("segments signed by a key (TCP MD5)")
 	}
 	spec.Key = spec.Key.unmap()
-	if spec.Options, err = s.defaults[domain].Differences(fd); err != nil {
+	if spec.Options, err = s.defaults[k.Domain].Differences(fd); err != nil {
 		return nil, err
 	}
 	if err := socket.StartRepair(fd); err != nil {
@@ -173,10 +172,10 @@ func (s *Suspender) read(fd int) (*Spec, error) {
 }
 
 // idle refuses connections in a state that can not be restored.
-func idle(fd int) (*unix.TCPInfo, error) {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+func idle(fd int) (*socket.TCPInfo, error) {
+	info, err := socket.ReadTCPInfo(fd)
 	if err != nil {
-		return nil, fmt.Errorf("read state of connection: %w", err)
+		return nil, err
 	}
 	if info.State != socket.Established {
 		return nil, refuse("state " + stateName(info.State))
@@ -232,7 +231,7 @@ func (s *Spec) setState(r *socket.RepairState) {
 }
 
 // reuse reports whether the connection had SO_REUSEADDR.
-func (s *Spec) reuse() bool { return s.Options.Has(unix.SOL_SOCKET, unix.SO_REUSEADDR) }
+func (s *Spec) reuse() bool { return s.Options.ReuseAddress() }
 
 // KeyOf returns the key of a connection.
 func KeyOf(fd int) (Key, error) {

@@ -77,3 +77,13 @@ func NewPair(kind int) ([2]int, error) {
 	}
 	return pair, nil
 }
+
+// Flags returns whether operations on a socket wait (no O_NONBLOCK), and whether
+// its owner gets signals (O_ASYNC).
+func Flags(fd int) (blocking, signals bool, err error) {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return false, false, fmt.Errorf("read flags of socket: %w", err)
+	}
+	return flags&unix.O_NONBLOCK == 0, flags&unix.O_ASYNC != 0, nil
+}

@@ -327,7 +327,7 @@ func hasHeaders(fd, domain int) bool {
 	return err == nil && n > 0
 }
 
-// Has reports whether the option is among them.
-func (a Options) Has(level, name int) bool {
-	return slices.ContainsFunc(a, func(o Option) bool { return o.Level == level && o.Name == name })
+// ReuseAddress reports whether SO_REUSEADDR is among them.
+func (a Options) ReuseAddress() bool {
+	return slices.ContainsFunc(a, func(o Option) bool { return o.Level == unix.SOL_SOCKET && o.Name == unix.SO_REUSEADDR })
 }

@@ -54,7 +54,7 @@ const (
 )
 
 // ReadRepair reads a connection in repair mode. info is its TCP_INFO.
-func ReadRepair(fd int, info *unix.TCPInfo) (RepairState, error) {
+func ReadRepair(fd int, info *TCPInfo) (RepairState, error) {
 	r := RepairState{
 		SACK: info.Options&infoSACK != 0, Timestamps: info.Options&infoTimestamps != 0, Scaling: info.Options&infoScaling != 0,
 	}

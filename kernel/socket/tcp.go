@@ -8,12 +8,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// TCPInfo is struct tcp_info of linux/tcp.h.
+type TCPInfo = unix.TCPInfo
+
+// ReadTCPInfo asks a TCP socket.
+func ReadTCPInfo(fd int) (*TCPInfo, error) {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return nil, fmt.Errorf("read state of connection: %w", err)
+	}
+	return info, nil
+}
+
 // TCPState returns the state of a TCP socket and, of a listening one, its
 // backlog.
 func TCPState(fd int) (state, backlog int, err error) {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	info, err := ReadTCPInfo(fd)
 	if err != nil {
-		return 0, 0, fmt.Errorf("read state of connection: %w", err)
+		return 0, 0, err
 	}
 	return int(info.State), int(info.Sacked), nil
 }

@@ -8,8 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"torpor/host"
 	"torpor/kernel/netns"
@@ -223,7 +222,7 @@ func (p *Pool) restore(spec *socket.Spec) (*net.TCPConn, error) {
 		err = socket.Resume(fd, spec)
 	}
 	if err != nil {
-		unix.Close(fd)
+		syscall.Close(fd)
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), "connection")
