@@ -109,6 +109,17 @@ func AddAddress(a netip.Prefix) error {
 	return netlink.AddrReplace(link, address)
 }
 
+// AddRoute sends packets of the calling thread's machine for other addresses
+// over the wire.
+func AddRoute(to netip.Prefix) error {
+	link, err := netlink.LinkByName(Device)
+	if err != nil {
+		return err
+	}
+	return netlink.RouteReplace(&netlink.Route{LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK,
+		Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}})
+}
+
 // awaitCarrier waits until the kernel has noticed that both ends are up.
 func awaitCarrier() error {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {

@@ -52,6 +52,7 @@ type Pool struct {
 	image     *imagefile.File
 	filter    *filter.Filter
 	suspender *socket.Suspender
+	namespace *netns.Visitor
 
 	suspending sync.Mutex // the suspender is for one at a time
 	taking     [64]sync.Mutex
@@ -97,7 +98,10 @@ func (p *Pool) open() error {
 			p.failed(lost.Key, fmt.Errorf("record at %d of the socket image is damaged: %w", lost.Offset, host.ErrCorrupt))
 		}
 	}
-	if err := p.inNamespace(func() (err error) { p.suspender, err = socket.NewSuspender(); return err }); err != nil {
+	if p.namespace, err = netns.NewVisitor(p.options.Namespace); err != nil {
+		return err
+	}
+	if err := p.namespace.Do(func() (err error) { p.suspender, err = socket.NewSuspender(); return err }); err != nil {
 		return err
 	}
 	fast := true
@@ -116,13 +120,6 @@ func (p *Pool) open() error {
 	return err
 }
 
-func (p *Pool) inNamespace(f func() error) error {
-	if p.options.Namespace == "" {
-		return f()
-	}
-	return netns.Do(p.options.Namespace, f)
-}
-
 func (p *Pool) failed(k socket.Key, err error) {
 	if p.options.Failed != nil {
 		p.options.Failed(k, err)
@@ -131,6 +128,9 @@ func (p *Pool) failed(k socket.Key, err error) {
 
 // Len returns how many connections are suspended.
 func (p *Pool) Len() int { return p.image.Len() }
+
+// Stats are sizes.
+func (p *Pool) Stats() imagefile.Stats { return p.image.Stats() }
 
 // Counters count packets since Open.
 func (p *Pool) Counters() filter.Counters { return p.filter.Counters() }
@@ -190,6 +190,15 @@ func descriptor(c *net.TCPConn) (int, error) {
 // Take gives a suspended connection back to the program, which wants to send
 // something. Errors: host.ErrNotFound, if it is not suspended (any more).
 func (p *Pool) Take(k socket.Key) (c *net.TCPConn, tag uint64, err error) {
+	err = p.namespace.Do(func() error {
+		c, tag, err = p.take(k)
+		return err
+	})
+	return c, tag, err
+}
+
+// take is Take in the namespace.
+func (p *Pool) take(k socket.Key) (c *net.TCPConn, tag uint64, err error) {
 	lock := &p.taking[(int(k.Remote.Port())^int(k.Local.Port()))%len(p.taking)]
 	lock.Lock()
 	defer lock.Unlock()
@@ -212,8 +221,7 @@ func (p *Pool) Take(k socket.Key) (c *net.TCPConn, tag uint64, err error) {
 // restore makes the connection. Its record goes before it can send or receive:
 // a program that ends here leaves no record of a connection that went on.
 func (p *Pool) restore(spec *socket.Spec) (*net.TCPConn, error) {
-	fd := -1
-	err := p.inNamespace(func() (err error) { fd, err = socket.Restore(spec); return err })
+	fd, err := socket.Restore(spec)
 	if err != nil {
 		return nil, errors.Join(err, p.image.Remove(spec.Key))
 	}
@@ -267,6 +275,9 @@ func (p *Pool) closeParts() error {
 	if p.suspender != nil {
 		errs = append(errs, p.suspender.Close())
 	}
+	if p.namespace != nil {
+		errs = append(errs, p.namespace.Close())
+	}
 	if p.image != nil {
 		errs = append(errs, p.image.Close())
 	}
@@ -290,7 +301,7 @@ func (h *handler) Find(k socket.Key) (*socket.Spec, bool) {
 
 // Wake implements filter.Handler.
 func (h *handler) Wake(k socket.Key, _ segment.Reason) error {
-	c, tag, err := (*Pool)(h).Take(k)
+	c, tag, err := (*Pool)(h).take(k)
 	if errors.Is(err, host.ErrNotFound) {
 		return nil // the program took it
 	}
