@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -53,7 +52,8 @@ func (f *Filter) open() (err error) {
 	if f.namespace, err = netns.NewVisitor(f.config.Namespace); err != nil {
 		return err
 	}
-	err = f.namespace.Do(func() (err error) {
+	// Not by a visit: the caller may be in a namespace of its own.
+	err = netns.Do(fmt.Sprintf("/proc/self/fd/%d", f.namespace.Descriptor()), func() (err error) {
 		if f.sender, err = rawip.Open(); err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func (f *Filter) Run(ctx context.Context) error {
 	f.mu.Lock()
 	if f.closed {
 		f.mu.Unlock()
-		return fmt.Errorf("run filter: %w", os.ErrClosed)
+		return nil
 	}
 	f.running.Add(1)
 	f.mu.Unlock()

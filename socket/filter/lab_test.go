@@ -282,7 +282,12 @@ func (l *lab) restored(b *bed) *net.TCPConn {
 		l.Cleanup(func() { c.Close() })
 		return c
 	case <-time.After(20 * time.Second):
-		l.Fatal("nobody wakes")
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for k, s := range b.asleep {
+			l.Logf("asleep: %v, next %d, window %+v, %d unread", k, s.ReceiveNext, s.Window, len(s.Unread))
+		}
+		l.Fatalf("nobody wakes: %+v", b.filter.Counters())
 		return nil
 	}
 }
@@ -307,6 +312,9 @@ func (l *lab) capture() *capture {
 			return err
 		}
 		c.file = os.NewFile(uintptr(fd), "capture")
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
+			return err
+		}
 		device, err := net.InterfaceByName("wire0")
 		if err != nil {
 			return err

@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"torpor/kernel/nfqueue"
 	"torpor/socket"
+	"torpor/socket/segment"
 )
 
 func keyNumber(n int) socket.Key {
@@ -35,5 +37,28 @@ func TestLimiter(t *testing.T) {
 	}
 	if n := testing.AllocsPerRun(100, func() { l.allows(keyNumber(3), false, now) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestReaderTakesNoMemory for packets of a connection that is not suspended, and
+// for those that change nothing.
+func TestReaderTakesNoMemory(t *testing.T) {
+	b := &bed{asleep: map[socket.Key]*socket.Spec{}}
+	r := newReader(&Filter{config: Config{Handler: b, Queues: 1}}, nil)
+	for _, asleep := range []bool{false, true} {
+		k := keyNumber(1)
+		a := segment.Answer{Key: socket.Key{Local: k.Remote, Remote: k.Local}}
+		packet := a.AppendTo(nil)
+		if asleep {
+			b.asleep[k] = &socket.Spec{Key: k}
+		}
+		n := testing.AllocsPerRun(100, func() {
+			if r.passes(nfqueue.Packet{Bytes: packet, LenBytes: len(packet)}) == asleep {
+				t.Error("passes:", asleep)
+			}
+		})
+		if n != 0 {
+			t.Errorf("asleep %v: %v allocations", asleep, n)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"torpor/kernel/nfqueue"
 	"torpor/kernel/timens"
+	"torpor/socket"
 	"torpor/socket/segment"
 )
 
@@ -88,7 +89,7 @@ func (r *reader) passes(p nfqueue.Packet) bool {
 	}
 	switch d.Action {
 	case segment.Wake:
-		return r.wake(&seg, d.Reason)
+		return r.wake(seg.Key, d.Reason)
 	case segment.Reply:
 		r.reply(&d, p.Device, now)
 	case segment.Update:
@@ -100,12 +101,12 @@ func (r *reader) passes(p nfqueue.Packet) bool {
 	return false
 }
 
-func (r *reader) wake(seg *segment.Segment, why segment.Reason) bool {
+func (r *reader) wake(k socket.Key, why segment.Reason) bool {
 	t := &r.filter.tally
-	err := r.filter.namespace.Do(func() error { return r.filter.config.Handler.Wake(seg.Key, why) })
+	err := r.filter.namespace.Do(func() error { return r.filter.config.Handler.Wake(k, why) })
 	if err != nil {
 		t.wakeErrors.Add(1)
-		t.failed(fmt.Errorf("wake connection of %s: %w", seg.Remote, err))
+		t.failed(fmt.Errorf("wake connection of %s: %w", k.Remote, err))
 		return false
 	}
 	t.woken.Add(1)

@@ -163,12 +163,19 @@ func refill(fd int, s *socket.Spec) error {
 		if err := set(unix.TCP_REPAIR_QUEUE, receiveQueue); err != nil {
 			return err
 		}
-		if _, err := unix.Write(fd, s.Unread); err != nil {
-			return err
+		for rest := s.Unread; len(rest) > 0; { // one call takes some 70 KB
+			n, err := unix.Write(fd, rest)
+			if err != nil {
+				return err
+			}
+			rest = rest[n:]
 		}
 	}
 	w := s.Window
-	return errors.Join(repairWindow(fd, &w, unix.SYS_SETSOCKOPT), set(unix.TCP_REPAIR, repairQuiet))
+	if err := repairWindow(fd, &w, unix.SYS_SETSOCKOPT); err != nil {
+		return err // still in repair mode: closing is silent
+	}
+	return set(unix.TCP_REPAIR, repairQuiet)
 }
 
 func sockaddr(v6 bool, a netip.AddrPort) unix.Sockaddr {

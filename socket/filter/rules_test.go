@@ -178,8 +178,9 @@ func TestOpenRefuses(t *testing.T) {
 	}
 	l.check(f.Remove())
 	l.check(f.Close())
-	if err := f.Run(t.Context()); err == nil {
-		t.Error("a closed filter runs")
+	l.check(f.Run(t.Context())) // ends at once
+	if n := f.Counters(); n.Packets != 0 {
+		t.Errorf("counters %+v", n)
 	}
 }
 
@@ -280,4 +281,27 @@ func TestTimeWait(t *testing.T) {
 	if n := f.Counters(); n.Passed != n.Packets || n.Passed == 0 {
 		t.Errorf("counters %+v", n)
 	}
+}
+
+// TestOwnNamespace opens the filter of the thread that it is called on.
+func TestOwnNamespace(t *testing.T) {
+	l := newLab(t)
+	b := l.bed()
+	config := l.config(b)
+	config.Namespace = ""
+	l.in(l.here, func() error {
+		before, err := os.Readlink("/proc/thread-self/ns/net")
+		l.check(err)
+		l.open(config)
+		after, err := os.Readlink("/proc/thread-self/ns/net")
+		if before != after {
+			t.Errorf("the thread was in %s and is in %s", before, after)
+		}
+		return err
+	})
+	served, peer := l.connect(l.listen(fmt.Sprintf("0.0.0.0:%d", port)), dialAddresses["IPv4"])
+	l.sleep(b, served)
+	l.exchangeAsleep(b, peer)
+	l.unrepeated(peer)
+	l.in(l.here, func() error { return Remove("", table) })
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"torpor/socket"
 	"torpor/socket/segment"
 )
 
@@ -265,6 +266,43 @@ func TestReopenUnderTraffic(t *testing.T) {
 	l.quiet(capture)
 }
 
+// TestRulesAreNeverAway sends data to a suspended connection while the filter
+// dies and is opened again: the kernel would reset it if it got one packet.
+func TestRulesAreNeverAway(t *testing.T) {
+	l := newLab(t)
+	b := l.bed()
+	_, kill := l.open(l.config(b))
+	served, peer := l.connect(l.listen(fmt.Sprintf("0.0.0.0:%d", port)), dialAddresses["IPv4"])
+	s := l.sleep(b, served)
+	b.refuse = io.ErrNoProgress
+	capture := l.capture()
+	forger := l.forger()
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				forger.send(s.Key, segment.ACK|segment.PSH, s.ReceiveNext, s.SendNext, "x")
+			}
+		}
+	}()
+	for range 20 {
+		kill()
+		_, kill = l.open(l.config(b))
+	}
+	close(stop)
+	<-stopped
+	time.Sleep(50 * time.Millisecond)
+	l.quiet(capture)
+	b.mu.Lock()
+	b.refuse = nil
+	b.mu.Unlock()
+	l.exchangeAsleep(b, peer)
+}
+
 // TestWakeFails drops the packet; the peer repeats it.
 func TestWakeFails(t *testing.T) {
 	l := newLab(t)
@@ -341,4 +379,41 @@ func dribble(c *net.TCPConn, content []byte) error {
 		time.Sleep(time.Duration(r.IntN(2000)) * time.Microsecond)
 	}
 	return nil
+}
+
+// TestSegmentsOfTheKernel parses what two kernels say to each other.
+func TestSegmentsOfTheKernel(t *testing.T) {
+	for name, address := range dialAddresses {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			capture := l.capture()
+			served, peer := l.connect(l.listen(fmt.Sprintf("[::]:%d", port)), address)
+			content := make([]byte, 300_000)
+			sent := make(chan error, 1)
+			go func() { _, err := peer.Write(content); sent <- err }()
+			_, err := io.ReadFull(served, make([]byte, len(content)))
+			l.check(errors.Join(err, <-sent, peer.Close(), served.Close()))
+			if n := capture.count(segment.FIN); n != 2 {
+				t.Errorf("%d segments with FIN", n)
+			}
+			capture.mu.Lock()
+			defer capture.mu.Unlock()
+			in := socket.Key{Local: netip.MustParseAddrPort(address)}
+			in.Remote = netip.AddrPortFrom(netip.MustParseAddr(map[string]string{"IPv4": remote4, "IPv6": remote6}[name]), uint16(peer.LocalAddr().(*net.TCPAddr).Port))
+			total := 0
+			for _, s := range capture.segments {
+				if s.Key == in {
+					total += s.DataBytes
+				} else if s.Local != in.Remote || s.Remote != in.Local {
+					t.Errorf("segment of %v", s.Key)
+				}
+				if !s.HasTimestamps || s.Timestamp == 0 {
+					t.Errorf("no timestamps: %+v", s)
+				}
+			}
+			if want := len(content) + len("welcome"); total != want {
+				t.Errorf("%d bytes, want %d", total, want)
+			}
+		})
+	}
 }
