@@ -175,12 +175,14 @@ func (r *ruleset) guard(guards []netip.AddrPort, guarded, resets *nftables.Chain
 		r.add(output, protocol(protoTCP), follow(expr.VerdictJump, resets))
 		return nil
 	}
-	for _, kind := range addressKinds {
+	for i, kind := range addressKinds {
 		elements := kind.elements(guards)
 		if len(elements) == 0 {
 			continue
 		}
-		set := &nftables.Set{Table: r.table, Name: kind.name, KeyType: kind.key(), Concatenation: kind.addressBytes > 0}
+		// With an ID, which is that of the transaction: nftables counts its own
+		// without a lock.
+		set := &nftables.Set{Table: r.table, ID: uint32(i + 1), Name: kind.name, KeyType: kind.key(), Concatenation: kind.addressBytes > 0}
 		if err := r.conn.AddSet(set, nil); err != nil {
 			return err
 		}
