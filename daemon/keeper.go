@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -163,4 +164,22 @@ func (d *Daemon) keeperEvent(e host.Event) {
 	if u := d.unit(e.Container); u != nil && e.Type == host.EventExit {
 		go u.do(func() { u.noticeExit(context.Background()) }) // it may be busy; the keeper's stream must flow
 	}
+}
+
+// keeperStatus asks the keeper about all containers; another keeper, if that one
+// has ended and the connection to it shows it only now.
+func (d *Daemon) keeperStatus(ctx context.Context) ([]keeper.Status, error) {
+	client, err := d.keeper.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := client.Status(ctx)
+	if !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.ECONNREFUSED) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, io.EOF) {
+		return all, err
+	}
+	d.keeper.lost(client)
+	if client, err = d.keeper.get(ctx); err != nil {
+		return nil, err
+	}
+	return client.Status(ctx)
 }

@@ -49,11 +49,7 @@ type ServiceStatus struct {
 // status collects what is known of the containers of a project; all for "".
 // It waits for no unit's work.
 func (d *Daemon) status(ctx context.Context, project host.ProjectName) ([]ServiceStatus, error) {
-	client, err := d.keeper.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	kept, err := client.Status(ctx)
+	kept, err := d.keeperStatus(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -178,11 +178,7 @@ func (u *unit) complain(doing string, err error) {
 
 // keeperStatus asks the keeper about this container.
 func (u *unit) keeperStatus(ctx context.Context) (keeper.Status, error) {
-	client, err := u.daemon.keeper.get(ctx)
-	if err != nil {
-		return keeper.Status{}, err
-	}
-	all, err := client.Status(ctx)
+	all, err := u.daemon.keeperStatus(ctx)
 	if err != nil {
 		return keeper.Status{}, err
 	}
