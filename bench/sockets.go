@@ -15,6 +15,7 @@ import (
 
 	"torpor/internal/netlab"
 	"torpor/kernel/netns"
+	"torpor/kernel/thread"
 	"torpor/socket/idle"
 )
 
@@ -180,7 +181,6 @@ const rateBatch = 10_000
 
 // rates suspends and restores a batch several times, on one thread.
 func (s *echoServer) rates(p *peers, result *SocketsResult) error {
-	const rounds = 5
 	ends, err := p.connect(min(rateBatch, p.most))
 	if err != nil {
 		return err
@@ -190,8 +190,11 @@ func (s *echoServer) rates(p *peers, result *SocketsResult) error {
 	if err != nil {
 		return err
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	return thread.Do(func() error { return s.measureRates(ends, conns, result) })
+}
+
+func (s *echoServer) measureRates(ends []*peer, conns []idle.Conn, result *SocketsResult) (err error) {
+	const rounds = 5
 	var suspending, restoring Sample
 	for range rounds {
 		begun := time.Now()

@@ -63,10 +63,10 @@ type Suspended struct {
 // again. There is one wait for packets under way, some milliseconds, however
 // many the connections are.
 func (s *Suspender) Suspend(fds ...int) []Suspended {
-	all := make([]Suspended, len(fds))
+	all, kinds := make([]Suspended, len(fds)), make([]socket.Kind, len(fds))
 	deaf := 0
 	for i, fd := range fds {
-		if all[i].Err = s.deafen(fd); all[i].Err == nil {
+		if kinds[i], all[i].Err = s.deafen(fd); all[i].Err == nil {
 			deaf++
 		}
 	}
@@ -79,7 +79,7 @@ func (s *Suspender) Suspend(fds ...int) []Suspended {
 			continue
 		}
 		if all[i].Err = barrier; barrier == nil {
-			all[i].Spec, all[i].Err = s.read(fd)
+			all[i].Spec, all[i].Err = s.read(fd, kinds[i])
 		}
 		if all[i].Err != nil {
 			all[i].Err = errors.Join(all[i].Err, socket.Hear(fd))
@@ -89,26 +89,26 @@ func (s *Suspender) Suspend(fds ...int) []Suspended {
 }
 
 // deafen refuses what can be told at once, and lets nothing more arrive.
-func (s *Suspender) deafen(fd int) error {
+func (s *Suspender) deafen(fd int) (socket.Kind, error) {
 	k, err := socket.KindOf(fd)
 	if err != nil {
-		return err
+		return k, err
 	}
 	if reason := unsuitable(k); reason != "" || s.defaults[k.Domain] == nil {
-		return refuse(reason)
+		return k, refuse(reason)
 	}
 	if reason := socket.Refused(fd, k); reason != "" {
-		return refuse(reason)
+		return k, refuse(reason)
 	}
 	// Now already: a deaf one does not hear the acknowledgement that it lacks.
 	if _, err := idle(fd); err != nil {
-		return err
+		return k, err
 	}
 	// Or the peer would send again what is only not acknowledged yet.
 	if err := socket.QuickAck(fd); err != nil {
-		return err
+		return k, err
 	}
-	return s.deafness.Deafen(fd)
+	return k, s.deafness.Deafen(fd)
 }
 
 func unsuitable(k socket.Kind) string {
@@ -124,7 +124,7 @@ func unsuitable(k socket.Kind) string {
 func refuse(reason string) error { return &host.Refusal{Reasons: []string{reason}} }
 
 // read reads a deaf connection and leaves it in repair mode.
-func (s *Suspender) read(fd int) (*Spec, error) {
+func (s *Suspender) read(fd int, k socket.Kind) (*Spec, error) {
 	info, err := idle(fd)
 	if err != nil {
 		return nil, err
@@ -141,10 +141,6 @@ func (s *Suspender) read(fd int) (*Spec, error) {
 		return nil, refuse("signals for what arrives (O_ASYNC)")
 	}
 	spec.Blocking = blocking
-	k, err := socket.KindOf(fd)
-	if err != nil {
-		return nil, err
-	}
 	spec.IPv6 = k.Domain == socket.IPv6
 	if spec.Local, spec.Remote, err = socket.Pair(fd); err != nil {
 		return nil, err

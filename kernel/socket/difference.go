@@ -3,6 +3,7 @@ package socket
 import (
 	"bytes"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,7 +35,7 @@ func ReadDefaults(k Kind) (*Defaults, error) {
 	defer unix.Close(fd)
 	d := &Defaults{kind: k}
 	for _, o := range known {
-		if !o.applies(k) || o.idle || o.buffer() {
+		if !o.applies(k) || o.idle || o.buffer() || k.Protocol == TCP && o.moot() {
 			continue
 		}
 		option := defaultOption{knownOption: o}
@@ -50,6 +51,18 @@ func ReadDefaults(k Kind) (*Defaults, error) {
 	return d, nil
 }
 
+// moot are options that a stream of TCP has and that change nothing: what they
+// ask for comes with datagrams, or with Unix sockets. A quarter of the time of
+// Differences.
+var moot = map[int][]int{
+	unix.SOL_SOCKET: {unix.SO_BROADCAST, unix.SO_NO_CHECK, unix.SO_PASSCRED, unix.SO_PASSSEC, soPassPIDFD, unix.SO_RXQ_OVFL},
+	unix.IPPROTO_IP: {unix.IP_RECVOPTS, unix.IP_RETOPTS, unix.IP_RECVTTL, unix.IP_RECVTOS, unix.IP_RECVORIGDSTADDR, unix.IP_CHECKSUM},
+	unix.IPPROTO_IPV6: {unix.IPV6_RECVHOPLIMIT, unix.IPV6_RECVRTHDR, unix.IPV6_RECVHOPOPTS, unix.IPV6_RECVDSTOPTS,
+		unix.IPV6_RECVTCLASS, unix.IPV6_RECVORIGDSTADDR, unix.IPV6_RECVFRAGSIZE},
+}
+
+func (o knownOption) moot() bool { return slices.Contains(moot[o.level], o.name) }
+
 // absent reports whether an error says that sockets of this kind, or this
 // kernel, do not have an option.
 func absent(err error) bool {
@@ -57,7 +70,7 @@ func absent(err error) bool {
 }
 
 // Differences returns the options of a connected socket of the kind that are
-// not the defaults.
+// not the defaults, of TCP without the moot ones.
 func (d *Defaults) Differences(fd int) (Options, error) {
 	var differ Options
 	var value [longestOption]byte
