@@ -20,3 +20,16 @@ func TestBenchWake(t *testing.T) {
 		t.Errorf("results %+v", results)
 	}
 }
+
+// TestBenchSockets runs the other benchmark; every connection must answer.
+func TestBenchSockets(t *testing.T) {
+	m := newMachine(t)
+	var r bench.SocketsResult
+	output := m.must("bench", "sockets", "--count", "2500", "--requests", "50", "--dir", m.dir, "--json")
+	if err := json.Unmarshal([]byte(output), &r); err != nil {
+		t.Fatalf("%v in %s", err, output)
+	}
+	if r.Count != 2500 || r.Sockets != 0 || r.Asked != 50 || r.Correct != 50 || r.Woken.N != 50 || r.Suspends <= 0 || r.Restores <= 0 {
+		t.Errorf("result %+v", r)
+	}
+}
