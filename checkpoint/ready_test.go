@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +20,11 @@ var testKey = &Key{1, 2, 3, 4}
 func (tree *testTree) makeReady(dir string) *DumpReport {
 	tree.t.Helper()
 	report, err := tree.tryReady(dir)
+	// PostgreSQL listens before it has reaped the process that started it up.
+	for tries := 0; errors.Is(err, host.ErrRefused) && strings.Contains(err.Error(), "zombie") && tries < 100; tries++ {
+		time.Sleep(20 * time.Millisecond)
+		report, err = tree.tryReady(dir)
+	}
 	if err != nil {
 		tree.t.Fatalf("make ready checkpoint: %v", err)
 	}

@@ -32,7 +32,7 @@
 // have been waited for (release_task of kernel/exit.c: free_pids follows
 // write_unlock_irq), so that who has waited can find the number taken. That
 // takes microseconds, or as long as the thread has to wait for a processor.
-#define MAX_TRIES 2000
+#define MAX_TRIES 30000
 
 // interp executes script entries of 64 bytes from R12 on:
 //   0 nr uint32, 4 op uint8, 5 flags uint8, 6 tries uint16, 8 six arguments,
