@@ -2,7 +2,6 @@ package socket
 
 import (
 	"errors"
-	"fmt"
 	"syscall"
 
 	"torpor/host"
@@ -101,7 +100,7 @@ func (s *Suspender) deafen(fd int) (socket.Kind, error) {
 		return k, refuse(reason)
 	}
 	// Now already: a deaf one does not hear the acknowledgement that it lacks.
-	if _, err := idle(fd); err != nil {
+	if _, err := acknowledged(fd); err != nil {
 		return k, err
 	}
 	// Or the peer would send again what is only not acknowledged yet.
@@ -167,14 +166,27 @@ func (s *Suspender) read(fd int, k socket.Kind) (*Spec, error) {
 	return spec, nil
 }
 
-// idle refuses connections in a state that can not be restored.
-func idle(fd int) (*socket.TCPInfo, error) {
+// acknowledged refuses connections that are not established, or whose peer has
+// not acknowledged everything.
+func acknowledged(fd int) (*socket.TCPInfo, error) {
 	info, err := socket.ReadTCPInfo(fd)
 	if err != nil {
 		return nil, err
 	}
 	if info.State != socket.Established {
 		return nil, refuse("state " + stateName(info.State))
+	}
+	if info.Unacked > 0 || info.Notsent_bytes > 0 {
+		return nil, refuse("data that the peer has not acknowledged")
+	}
+	return info, nil
+}
+
+// idle refuses connections in a state that can not be restored.
+func idle(fd int) (*socket.TCPInfo, error) {
+	info, err := acknowledged(fd)
+	if err != nil {
+		return nil, err
 	}
 	events, err := socket.Poll(fd, socket.Urgent|socket.PeerClosed, 0)
 	if err != nil {
@@ -187,13 +199,6 @@ func idle(fd int) (*socket.TCPInfo, error) {
 		return nil, refuse("one direction is shut down")
 	case events&socket.Urgent != 0:
 		return nil, refuse("urgent data")
-	}
-	unsent, err := socket.Unacknowledged(fd)
-	if err != nil {
-		return nil, err
-	}
-	if unsent != 0 || info.Unacked != 0 {
-		return nil, refuse(fmt.Sprintf("%d bytes that the peer has not acknowledged", unsent))
 	}
 	return info, nil
 }

@@ -94,7 +94,7 @@ func (d *Defaults) Differences(fd int) (Options, error) {
 
 // ownBuffers returns the sizes of buffers that the program has chosen.
 func ownBuffers(fd int) (Options, error) {
-	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+	locked, err := getInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 	if err == nil && locked == 0 {
 		return nil, nil
 	}

@@ -37,7 +37,7 @@ func KindOf(fd int) (Kind, error) {
 		into *int
 	}{{unix.SO_DOMAIN, &k.Domain}, {unix.SO_TYPE, &k.Type}, {unix.SO_PROTOCOL, &k.Protocol}} {
 		var err error
-		if *o.into, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, o.name); err != nil {
+		if *o.into, err = getInt(fd, unix.SOL_SOCKET, o.name); err != nil {
 			return k, fmt.Errorf("read kind of socket: %w", err)
 		}
 	}

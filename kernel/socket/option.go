@@ -293,7 +293,7 @@ func Refused(fd int, k Kind) string {
 	if err == unix.EACCES || err == nil && n > 0 {
 		return "a socket filter"
 	}
-	if locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER); err == nil && locked != 0 {
+	if locked, err := getInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER); err == nil && locked != 0 {
 		return "a socket filter"
 	}
 	if k.Protocol == TCP {

@@ -23,3 +23,10 @@ func getRaw(fd, level, name int, b []byte) (int, error) {
 func setRaw(fd, level, name int, b []byte) error {
 	return unix.SetsockoptString(fd, level, name, string(b))
 }
+
+// getInt reads an option that is an int.
+func getInt(fd, level, name int) (int, error) {
+	var value int32
+	_, err := getRaw(fd, level, name, unsafe.Slice((*byte)(unsafe.Pointer(&value)), unsafe.Sizeof(value)))
+	return int(value), err
+}

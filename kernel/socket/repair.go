@@ -84,7 +84,7 @@ func ReadRepair(fd int, info *TCPInfo) (RepairState, error) {
 }
 
 func getUint32(fd, name int) (uint32, error) {
-	n, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, name)
+	n, err := getInt(fd, unix.IPPROTO_TCP, name)
 	return uint32(n), err
 }
 
