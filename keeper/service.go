@@ -41,6 +41,8 @@ type service struct {
 	suspension *suspension // of a sleeping service; nil if its connections are parked
 	suspendAt  time.Time   // not before
 
+	lastSuspension *suspension // that has ended, if any
+
 	mu     sync.Mutex
 	status Status
 }

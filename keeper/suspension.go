@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,7 +32,9 @@ type suspension struct {
 	service *service
 	image   *imagefile.File
 	filter  *filter.Filter
-	over    chan struct{} // closed when nobody answers any more
+	over    chan struct{} // closed when this keeper answers no more
+	ended   atomic.Bool   // the kernel has the connections, or nobody
+	removed chan struct{} // closed when there is no filter any more
 }
 
 const (
@@ -48,7 +51,10 @@ func (s *service) socketImagePath() string {
 
 // startSuspension begins to answer for the connections in the image.
 func (s *service) startSuspension(image *imagefile.File) error {
-	p := &suspension{service: s, image: image, over: make(chan struct{})}
+	if s.lastSuspension != nil {
+		<-s.lastSuspension.removed // it has the queue
+	}
+	p := &suspension{service: s, image: image, over: make(chan struct{}), removed: make(chan struct{})}
 	var err error
 	p.filter, err = filter.Open(filter.Config{Namespace: s.netnsPath(), Table: filterTable, QueueBase: filterQueue,
 		Guard: []netip.AddrPort{{}}, Handler: p})
@@ -66,6 +72,9 @@ func (s *service) startSuspension(image *imagefile.File) error {
 
 // Find implements filter.Handler.
 func (p *suspension) Find(k socket.Key) (*socket.Spec, bool) {
+	if p.ended.Load() {
+		return nil, false
+	}
 	spec, err := p.image.Get(k)
 	return &spec, err == nil
 }
@@ -88,17 +97,20 @@ func (p *suspension) Wake(k socket.Key, reason segment.Reason) error {
 		}
 		woken <- err
 	}
+	err := errOver
 	select {
 	case p.service.work <- wake:
-		return <-woken
+		err = <-woken
 	case <-p.over:
-		return errOver
 	}
+	if p.ended.Load() {
+		return nil // who else has sent something: its connection has a socket again
+	}
+	return err
 }
 
-// errOver drops a packet, which its peer repeats: the connection is parked by
-// then, or another keeper answers.
-var errOver = errors.New("wake service: its connections are not suspended any more")
+// errOver drops a packet, which its peer repeats: another keeper will answer.
+var errOver = errors.New("wake service: this keeper has ended")
 
 // endSuspension lets the kernel have all packets again. The reader of the
 // filter may be waiting for what runs now, so nobody waits for it here.
@@ -107,9 +119,11 @@ func (s *service) endSuspension() {
 	if p == nil {
 		return
 	}
-	s.suspension = nil
+	s.suspension, s.lastSuspension = nil, p
+	p.ended.Store(true)
 	close(p.over)
 	s.helpers.Go(func() {
+		defer close(p.removed)
 		if err := errors.Join(p.filter.Remove(), p.image.Close()); err != nil {
 			s.event(host.EventError, err.Error(), nil)
 		}

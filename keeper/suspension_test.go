@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -77,6 +78,22 @@ func (s *suspending) askOn(i int) {
 	if err := s.ask(i, s.asked[i], s.conns[i], s.reads[i]); err != nil {
 		s.t.Fatalf("client %d, request %d: %v", i, s.asked[i], err)
 	}
+}
+
+// askAll asks on all connections at the same time.
+func (s *suspending) askAll() {
+	s.t.Helper()
+	var asking sync.WaitGroup
+	for _, i := range rand.Perm(len(s.conns)) {
+		s.asked[i]++
+		s.conns[i].SetDeadline(time.Now().Add(20 * time.Second))
+		asking.Go(func() {
+			if err := s.ask(i, s.asked[i], s.conns[i], s.reads[i]); err != nil {
+				s.t.Errorf("client %d, request %d: %v", i, s.asked[i], err)
+			}
+		})
+	}
+	asking.Wait()
 }
 
 // awaitSuspended waits until the service sleeps without a socket of a
@@ -165,10 +182,7 @@ func TestSuspends(t *testing.T) {
 			s := startSuspending(t, args, test.ask, 8)
 			for range 5 {
 				s.awaitSuspended()
-				s.askOn(rand.IntN(len(s.conns)))
-				for i := range s.conns {
-					s.askOn(i)
-				}
+				s.askAll() // at once: whoever is first wakes it
 			}
 			s.checkPeers()
 		})
