@@ -31,19 +31,23 @@ type ServiceStatus struct {
 	CPU             time.Duration `json:"cpu_ns"`       // used by the processes that live
 	ReturnedBytes   int64         `json:"returned_bytes,omitempty"`
 	ConnectionsHeld int           `json:"connections_held,omitempty"`
-	Cycles          int           `json:"cycles"`
-	LastWake        time.Duration `json:"last_wake_ns,omitempty"`
-	LastSleep       time.Duration `json:"last_sleep_ns,omitempty"`
-	LastWakeReason  string        `json:"last_wake_reason,omitempty"`
-	ExitCode        int           `json:"exit_code"`
-	Restarts        int           `json:"restarts"`
-	Spare           bool          `json:"spare,omitempty"`          // no instance: a container made ahead
-	NeverSleeps     string        `json:"never_sleeps,omitempty"`   // the reason
-	ColdStart       time.Duration `json:"cold_start_ns,omitempty"`  // of a service that starts from its checkpoint: how long a cold start took
-	ReadyStart      time.Duration `json:"ready_start_ns,omitempty"` // and the last one from the checkpoint
-	Shared          []string      `json:"shared,omitempty"`         // random state that it has in common with other instances
-	NoAttach        bool          `json:"no_attach,omitempty"`      // up does not show its logs
-	Wanted          bool          `json:"wanted"`                   // runs, or is to be started again
+	// ConnectionsSuspended are those of ConnectionsHeld that have no socket;
+	// ConnectionsParkedWhy says why the others could not be suspended.
+	ConnectionsSuspended int           `json:"connections_suspended,omitempty"`
+	ConnectionsParkedWhy string        `json:"connections_parked_why,omitempty"`
+	Cycles               int           `json:"cycles"`
+	LastWake             time.Duration `json:"last_wake_ns,omitempty"`
+	LastSleep            time.Duration `json:"last_sleep_ns,omitempty"`
+	LastWakeReason       string        `json:"last_wake_reason,omitempty"`
+	ExitCode             int           `json:"exit_code"`
+	Restarts             int           `json:"restarts"`
+	Spare                bool          `json:"spare,omitempty"`          // no instance: a container made ahead
+	NeverSleeps          string        `json:"never_sleeps,omitempty"`   // the reason
+	ColdStart            time.Duration `json:"cold_start_ns,omitempty"`  // of a service that starts from its checkpoint: how long a cold start took
+	ReadyStart           time.Duration `json:"ready_start_ns,omitempty"` // and the last one from the checkpoint
+	Shared               []string      `json:"shared,omitempty"`         // random state that it has in common with other instances
+	NoAttach             bool          `json:"no_attach,omitempty"`      // up does not show its logs
+	Wanted               bool          `json:"wanted"`                   // runs, or is to be started again
 }
 
 // status collects what is known of the containers of a project; all for "".
@@ -89,6 +93,7 @@ func (u *unit) status(k keeper.Status) ServiceStatus {
 	if state == host.Awake { // it is the keeper that knows more
 		s.State, s.Since, s.Reason = k.State, k.Since, k.Reason
 		s.ReturnedBytes, s.ConnectionsHeld = k.ReturnedBytes, k.ConnectionsHeld
+		s.ConnectionsSuspended, s.ConnectionsParkedWhy = k.ConnectionsSuspended, k.ConnectionsParkedWhy
 	}
 	return s
 }

@@ -68,10 +68,8 @@ func describe(s daemon.ServiceStatus) string {
 		text += ", " + s.Health
 	}
 	switch {
-	case s.State == host.Asleep && s.ConnectionsHeld == 1:
-		text += ", 1 connection held"
-	case s.State == host.Asleep && s.ConnectionsHeld > 1:
-		text += fmt.Sprintf(", %d connections held", s.ConnectionsHeld)
+	case s.State == host.Asleep && s.ConnectionsHeld > 0:
+		text += ", " + held(s)
 	case s.NeverSleeps != "" && s.State == host.Awake:
 		text += " (never sleeps: " + s.NeverSleeps + ")"
 	case s.Reason != "":
@@ -79,6 +77,24 @@ func describe(s daemon.ServiceStatus) string {
 	}
 	if len(s.Shared) > 0 {
 		text += "; shares random state with other instances: " + strings.Join(s.Shared, ", ") + " (checkpoint: never is the way out)"
+	}
+	return text
+}
+
+// held says how a sleeping service's connections are kept.
+func held(s daemon.ServiceStatus) string {
+	text := fmt.Sprintf("%d connections held", s.ConnectionsHeld)
+	if s.ConnectionsHeld == 1 {
+		text = "1 connection held"
+	}
+	switch {
+	case s.ConnectionsSuspended == s.ConnectionsHeld:
+		text += " (suspended)"
+	case s.ConnectionsSuspended > 0:
+		text += fmt.Sprintf(" (%d suspended)", s.ConnectionsSuspended)
+	}
+	if s.ConnectionsParkedWhy != "" {
+		text += "; parked: " + s.ConnectionsParkedWhy
 	}
 	return text
 }

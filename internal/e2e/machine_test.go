@@ -258,24 +258,26 @@ func (m *machine) file(name, content string) string {
 
 // service is a line of ps --json.
 type service struct {
-	ID              string        `json:"id"`
-	Service         string        `json:"service"`
-	State           string        `json:"state"`
-	Reason          string        `json:"reason"`
-	Health          string        `json:"health"`
-	Ports           []string      `json:"ports"`
-	Address         string        `json:"address"`
-	MainPID         int           `json:"main_pid"`
-	MemoryBytes     int64         `json:"memory_bytes"`
-	ReturnedBytes   int64         `json:"returned_bytes"`
-	ConnectionsHeld int           `json:"connections_held"`
-	Cycles          int           `json:"cycles"`
-	LastWake        time.Duration `json:"last_wake_ns"`
-	ExitCode        int           `json:"exit_code"`
-	Restarts        int           `json:"restarts"`
-	ColdStart       time.Duration `json:"cold_start_ns"`
-	ReadyStart      time.Duration `json:"ready_start_ns"`
-	Shared          []string      `json:"shared"`
+	ID                   string        `json:"id"`
+	Service              string        `json:"service"`
+	State                string        `json:"state"`
+	Reason               string        `json:"reason"`
+	Health               string        `json:"health"`
+	Ports                []string      `json:"ports"`
+	Address              string        `json:"address"`
+	MainPID              int           `json:"main_pid"`
+	MemoryBytes          int64         `json:"memory_bytes"`
+	ReturnedBytes        int64         `json:"returned_bytes"`
+	ConnectionsHeld      int           `json:"connections_held"`
+	ConnectionsSuspended int           `json:"connections_suspended"`
+	ConnectionsParkedWhy string        `json:"connections_parked_why"`
+	Cycles               int           `json:"cycles"`
+	LastWake             time.Duration `json:"last_wake_ns"`
+	ExitCode             int           `json:"exit_code"`
+	Restarts             int           `json:"restarts"`
+	ColdStart            time.Duration `json:"cold_start_ns"`
+	ReadyStart           time.Duration `json:"ready_start_ns"`
+	Shared               []string      `json:"shared"`
 }
 
 // all lists the containers of the project.
