@@ -335,23 +335,12 @@ func (m *maker) make() error {
 }
 
 // makeReset makes those that can not be restored.
-func (m *maker) makeReset() error {
-	var resetter *kernelsocket.Resetter
+func (m *maker) makeReset() (err error) {
 	for i, record := range m.records {
 		if record != nil {
 			continue
 		}
-		var err error
-		if resetter == nil {
-			if resetter, err = kernelsocket.NewResetter(); err != nil {
-				return err
-			}
-			defer resetter.Close()
-		}
-		if m.fds[i], err = kernelsocket.New(kernelsocket.Kind{Domain: kernelsocket.IPv4, Type: kernelsocket.Stream, Protocol: kernelsocket.TCP}); err != nil {
-			return err
-		}
-		if err := resetter.Reset(m.fds[i], kernelsocket.IPv4); err != nil {
+		if m.fds[i], err = kernelsocket.NewReset(); err != nil {
 			return err
 		}
 		m.lost++

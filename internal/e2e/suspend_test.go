@@ -1,10 +1,20 @@
 package e2e
 
 import (
+	"bytes"
 	_ "embed"
+	"encoding/binary"
+	"errors"
+	"fmt"
 	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 //go:embed testdata/lines.py
@@ -60,5 +70,232 @@ func TestSuspendedBehindPublishedPorts(t *testing.T) {
 	seen.quiet()
 	if s := m.ps()["lines"]; s.Cycles < 4 {
 		t.Errorf("it is %+v", s)
+	}
+}
+
+// TestThousandSuspended suspends a thousand connections, whose clients probe
+// them every second, and wakes the service by a few, then by all.
+func TestThousandSuspended(t *testing.T) {
+	const count, some = 1000, 50
+	m := newMachine(t)
+	port := freePort(t)
+	o := m.outside()
+	s := m.upLines(port+":8000", "")
+	m.lines(s.Address + ":8000").conn.Close() // when it listens
+	clients := make([]*lineClient, count)
+	for i := range clients {
+		clients[i] = o.dial(addressOf(thisAddress, port))
+		clients[i].ask()
+	}
+	seen := m.capture(o, s)
+	s = m.awaitSuspended("lines", count)
+	for _, c := range clients { // from now on
+		err := c.conn.(*net.TCPConn).SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: time.Second, Interval: time.Second, Count: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(6500 * time.Millisecond)
+	if now := m.awaitSuspended("lines", count); now.Cycles != s.Cycles || now.LastWake != s.LastWake {
+		t.Errorf("probes woke it: %+v", now)
+	}
+	order := rand.Perm(count)
+	for _, i := range order[:some] {
+		clients[i].ask()
+	}
+	woken := m.awaitSuspended("lines", count)
+	if woken.Cycles != s.Cycles+1 {
+		t.Errorf("after one wake it is %+v", woken)
+	}
+	for _, i := range order {
+		clients[i].ask()
+	}
+	seen.quiet()
+	for _, c := range clients {
+		c.unrepeated()
+	}
+	t.Logf("woken in %s", m.ps()["lines"].LastWake)
+}
+
+// someLines starts the service and n clients outside, which have been answered.
+func (m *machine) someLines(n int) (service, []*lineClient, *captures) {
+	m.t.Helper()
+	port := freePort(m.t)
+	o := m.outside()
+	s := m.upLines(port+":8000", "")
+	clients := make([]*lineClient, n)
+	for i := range clients {
+		clients[i] = o.dial(addressOf(thisAddress, port))
+		clients[i].ask()
+	}
+	return s, clients, m.capture(o, s)
+}
+
+// killKeeper kills the keeper. While there is a daemon, it starts another one.
+func (m *machine) killKeeper() {
+	m.t.Helper()
+	pids := m.processes("keeper")
+	if len(pids) != 1 {
+		m.t.Fatalf("keepers are %v", pids)
+	}
+	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
+		m.t.Fatal(err)
+	}
+	m.eventually("the keeper ends", func() error {
+		if slices.Contains(m.processes("keeper"), pids[0]) {
+			return fmt.Errorf("keeper %d is there", pids[0])
+		}
+		return nil
+	})
+}
+
+// TestSuspendedWithoutAnybody kills the daemon, the keeper, and both: suspended
+// connections go on, and what is sent meanwhile is answered afterwards.
+func TestSuspendedWithoutAnybody(t *testing.T) {
+	m := newMachine(t)
+	_, clients, seen := m.someLines(10)
+	askAll := func() {
+		t.Helper()
+		for _, i := range rand.Perm(len(clients)) {
+			clients[i].ask()
+		}
+	}
+	m.awaitSuspended("lines", len(clients))
+	m.stopDaemon(syscall.SIGKILL)
+	askAll()
+	m.serve()
+	m.awaitSuspended("lines", len(clients))
+	m.stopDaemon(syscall.SIGKILL)
+	m.serve()
+	m.awaitSuspended("lines", len(clients))
+	for _, c := range clients {
+		c.unrepeated()
+	}
+	m.killKeeper()
+	askAll()
+	m.awaitSuspended("lines", len(clients))
+	m.killKeeper()
+	m.awaitSuspended("lines", len(clients))
+
+	m.stopDaemon(syscall.SIGKILL)
+	m.killKeeper()
+	answered := make(chan error, 1)
+	go func() { answered <- clients[3].try() }()
+	select {
+	case err := <-answered:
+		t.Fatalf("answered by nobody: %v", err)
+	case <-time.After(time.Second):
+	}
+	m.serve()
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	askAll()
+	seen.quiet()
+}
+
+// TestDamagedRecord resets the connection whose record is damaged, says so, and
+// keeps the others.
+func TestDamagedRecord(t *testing.T) {
+	m := newMachine(t)
+	_, clients, seen := m.someLines(10)
+	m.awaitSuspended("lines", len(clients))
+	images, err := filepath.Glob(filepath.Join(m.state(), "services", "*", "checkpoint", "sockets.img"))
+	if err != nil || len(images) != 1 {
+		t.Fatalf("socket images are %q, %v", images, err)
+	}
+	m.stopDaemon(syscall.SIGKILL)
+	m.killKeeper()
+	const hurt = 4
+	damageRecord(t, images[0], clients[hurt].conn.LocalAddr().(*net.TCPAddr).Port)
+	m.serve()
+	m.eventually("an event about the record", func() error {
+		if len(m.events("error", "damaged")) == 0 {
+			return fmt.Errorf("events are %s", m.must("events", "--json"))
+		}
+		return nil
+	})
+	if err := clients[hurt].try(); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("client of the damaged record: %v", err)
+	}
+	others := append(slices.Clone(clients[:hurt]), clients[hurt+1:]...)
+	for range 2 {
+		for _, c := range others {
+			c.ask()
+		}
+		m.awaitSuspended("lines", len(others))
+	}
+	for _, end := range seen.ends() {
+		if at := clients[hurt].conn.LocalAddr().String(); !end.RST || end.From.String() != at && end.To.String() != at {
+			t.Errorf("ended: %s", end)
+		}
+	}
+}
+
+// damageRecord changes one bit of the record of a connection, behind its key:
+// local and remote port, local and remote address.
+func damageRecord(t *testing.T, image string, remotePort int) {
+	t.Helper()
+	b, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ports := binary.LittleEndian.AppendUint16(binary.LittleEndian.AppendUint16(nil, 8000), uint16(remotePort))
+	at := bytes.Index(b, ports)
+	if at < 0 {
+		t.Fatalf("no record of port %d in %d bytes", remotePort, len(b))
+	}
+	b[at+16] ^= 4
+	if err := os.WriteFile(image, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSuspendedAndCommands wakes by commands, and takes down what is suspended.
+func TestSuspendedAndCommands(t *testing.T) {
+	m := newMachine(t)
+	s, clients, seen := m.someLines(10)
+	askAll := func() {
+		t.Helper()
+		for _, c := range clients {
+			c.ask()
+		}
+	}
+	m.awaitSuspended("lines", len(clients))
+	m.must("wake", "lines")
+	if n := sockets(t, s); n != len(clients) {
+		t.Errorf("woken, the kernel has %d connections", n)
+	}
+	askAll()
+	m.awaitSuspended("lines", len(clients))
+	if out := m.must("ps"); !strings.Contains(out, "10 connections held (suspended)") {
+		t.Errorf("ps says\n%s", out)
+	}
+	if out := m.must("exec", "lines", "/bin/sh", "-c", "echo hello"); out != "hello\n" {
+		t.Errorf("exec printed %q", out)
+	}
+	askAll()
+	m.awaitSuspended("lines", len(clients))
+	seen.quiet()
+	for _, c := range clients {
+		c.unrepeated()
+	}
+
+	inside, err := os.Stat(namespace(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.must("down")
+	m.leftovers()
+	for _, pid := range append(m.processes("keeper"), m.processes("serve")...) {
+		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, fd := range fds {
+			if other, err := os.Stat(fd); err == nil && os.SameFile(inside, other) {
+				t.Errorf("process %d keeps the namespace open", pid)
+			}
+			if to, _ := os.Readlink(fd); strings.Contains(to, "sockets.img") {
+				t.Errorf("process %d keeps %s", pid, to)
+			}
+		}
 	}
 }

@@ -30,3 +30,13 @@ func getInt(fd, level, name int) (int, error) {
 	_, err := getRaw(fd, level, name, unsafe.Slice((*byte)(unsafe.Pointer(&value)), unsafe.Sizeof(value)))
 	return int(value), err
 }
+
+// disconnect is connect(2) to AF_UNSPEC.
+func disconnect(fd int) error {
+	var nowhere unix.RawSockaddr
+	_, _, errno := unix.RawSyscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&nowhere)), unix.SizeofSockaddrInet4)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

@@ -72,3 +72,47 @@ func (r *Resetter) Reset(fd, domain int) error {
 	}
 	return nil
 }
+
+// NewReset makes a TCP socket of IPv4 that looks as if its peer had reset the
+// connection, without a packet that has to arrive: who calls it may be what
+// incoming packets wait for. It needs CAP_NET_ADMIN and the loopback device,
+// which must be up. The caller owns it.
+func NewReset() (int, error) {
+	fd, err := New(Kind{IPv4, Stream, TCP})
+	if err != nil {
+		return -1, err
+	}
+	if err := makeReset(fd); err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("make connection that was reset: %w", err)
+	}
+	return fd, nil
+}
+
+// makeReset connects a socket in repair mode, to nobody, and disconnects it,
+// which the kernel does as if for a reset (tcp_disconnect). It sends one, too.
+func makeReset(fd int) error {
+	const discard = 9
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if err := StartRepair(fd); err != nil {
+		return err
+	}
+	if err := Bind(fd, IPv4, netip.AddrPortFrom(loopback, 0)); err != nil {
+		return err
+	}
+	if err := Connect(fd, IPv4, netip.AddrPortFrom(loopback, discard)); err != nil {
+		return err
+	}
+	if err := EndRepair(fd, false); err != nil {
+		return err
+	}
+	if err := disconnect(fd); err != nil {
+		return err
+	}
+	// It says that there is no connection, and notes that nothing can be read or
+	// written any more.
+	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil && !errors.Is(err, unix.ENOTCONN) {
+		return err
+	}
+	return nil
+}
