@@ -11,6 +11,7 @@ import (
 
 	"torpor/checkpoint/object"
 	"torpor/kernel/pidfd"
+	"torpor/kernel/socket"
 )
 
 // firstHeld is the number, in a Holder, of its first held descriptor; see
@@ -190,13 +191,10 @@ func (p *parking) descriptor(pid, fd int, target string) (Slot, error) {
 
 // connected reports whether a parked descriptor is a TCP socket with a peer.
 func (p *parking) connected(s Slot) bool {
-	peer, err := syscall.Getpeername(p.fds[s])
-	if err != nil {
+	kind, err := socket.KindOf(p.fds[s])
+	if err != nil || !kind.Internet() || kind.Type != socket.Stream {
 		return false
 	}
-	switch peer.(type) {
-	case *syscall.SockaddrInet4, *syscall.SockaddrInet6:
-		return true
-	}
-	return false
+	peer, err := socket.Peer(p.fds[s])
+	return err == nil && peer.IsValid()
 }

@@ -302,3 +302,17 @@ func (m *machine) awaitSuspended(name string, n int) service {
 func addressOf(ip, port string) string {
 	return netip.MustParseAddrPort(ip + ":" + port).String()
 }
+
+// datagrams is a client that sends its lines as datagrams, from a port; 0 is any.
+func (o *outside) datagrams(port int, address string) *lineClient {
+	o.t.Helper()
+	c := &lineClient{t: o.t}
+	err := netns.Do(o.path, func() (err error) {
+		c.conn, err = (&net.Dialer{LocalAddr: &net.UDPAddr{Port: port}}).Dial("udp4", address)
+		return err
+	})
+	if err != nil {
+		o.t.Fatal(err)
+	}
+	return c.opened()
+}

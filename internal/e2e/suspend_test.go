@@ -299,3 +299,110 @@ func TestSuspendedAndCommands(t *testing.T) {
 		}
 	}
 }
+
+// wakeOften lets a service sleep some times, and wakes it by one client, then
+// asks all.
+func (m *machine) wakeOften(name string, clients []*lineClient) {
+	m.t.Helper()
+	for range 3 {
+		m.awaitSuspended(name, len(clients))
+		for _, i := range rand.Perm(len(clients)) {
+			clients[i].ask()
+		}
+	}
+	for _, c := range clients {
+		c.unrepeated()
+	}
+}
+
+// TestSuspendedKinds suspends connections of different listeners, and of clients
+// that lack options of TCP.
+func TestSuspendedKinds(t *testing.T) {
+	for _, tt := range []struct {
+		name, env string
+		sysctls   []string // that are switched off
+	}{
+		{"IPv4 mapped", `DUAL: "1"`, nil},
+		{"SO_REUSEPORT", `WORKERS: "3"`, nil},
+		{"without options", "", []string{"ipv4/tcp_timestamps", "ipv4/tcp_sack", "ipv4/tcp_window_scaling"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := newMachine(t)
+			port := freePort(t)
+			o := m.outside()
+			for _, name := range tt.sysctls {
+				o.sysctl(name, "0")
+			}
+			s := m.upLines(port+":8000", tt.env)
+			clients := []*lineClient{m.lines(s.Address + ":8000"), m.lines("127.0.0.1:" + port)}
+			for range 8 {
+				clients = append(clients, o.dial(addressOf(thisAddress, port)))
+			}
+			for _, c := range clients {
+				c.ask()
+			}
+			seen := m.capture(o, s)
+			m.wakeOften("lines", clients)
+			seen.quiet()
+		})
+	}
+}
+
+// TestSuspendedOnTwoAddresses has two services behind one port of two addresses,
+// and clients whose connections differ by nothing else.
+func TestSuspendedOnTwoAddresses(t *testing.T) {
+	m := newMachine(t)
+	port := freePort(t)
+	o := m.outside()
+	one := strings.NewReplacer("PORTS", `"`+thisAddress+":"+port+`:8000"`, "ENV", "").Replace(lines)
+	two := strings.NewReplacer("PORTS", `"`+secondAddress+":"+port+`:8000"`, "ENV", "", "  lines:", "  more:").Replace(strings.TrimPrefix(lines, "\nservices:\n"))
+	m.file("lines.py", linesServer)
+	m.compose(one + two)
+	m.must("up", "-d")
+	all := m.ps()
+	m.lines(addressOf(thisAddress, port)).conn.Close() // when they listen
+	m.lines(addressOf(secondAddress, port)).conn.Close()
+	var first, second []*lineClient
+	for i := range 5 {
+		first = append(first, o.dialFrom(40000+i, addressOf(thisAddress, port)))
+		second = append(second, o.dialFrom(40000+i, addressOf(secondAddress, port)))
+		first[i].ask()
+		second[i].ask()
+	}
+	seen := m.capture(o, all["lines"], all["more"])
+	m.wakeOften("lines", first)
+	m.awaitSuspended("lines", len(first))
+	before := m.awaitSuspended("more", len(second))
+	first[2].ask()
+	if now := m.ps()["more"]; now.State != "asleep" || now.Cycles != before.Cycles {
+		t.Errorf("woken by packets for the other one: %+v", now)
+	}
+	m.wakeOften("more", second)
+	seen.quiet()
+}
+
+// TestDatagramsBesideSuspended holds datagrams for a sleeping service whose
+// connections are suspended, for a socket that has a peer and one that has not.
+func TestDatagramsBesideSuspended(t *testing.T) {
+	m := newMachine(t)
+	port, second := freePort(t), freePort(t)
+	o := m.outside()
+	s := m.upLines(fmt.Sprintf(`"%s:8000", "%s:8000/udp", "%s:8001/udp"`, port, port, second), `UDP: "`+otherAddress+`:5005"`)
+	var clients []*lineClient
+	for i := range 5 {
+		clients = append(clients, o.dial(addressOf(thisAddress, port)))
+		clients[i].ask()
+	}
+	any, peer := o.datagrams(0, addressOf(thisAddress, port)), o.datagrams(5005, addressOf(thisAddress, second))
+	seen := m.capture(o, s)
+	for range 2 {
+		for _, d := range []*lineClient{any, peer} {
+			m.awaitSuspended("lines", len(clients))
+			d.ask()
+			m.awaitState("lines", "awake")
+			d.ask()
+		}
+	}
+	m.wakeOften("lines", clients)
+	seen.quiet()
+}
