@@ -401,8 +401,8 @@ func (s *service) findUnfiltered() error {
 	return filter.Remove(s.netnsPath(), filterTable)
 }
 
-// goOnParked takes connections out of repair mode that were being suspended or
-// restored when a keeper was killed. image may be nil.
+// goOnParked takes connections out of repair mode, and lets those hear, that were
+// being suspended or restored when a keeper was killed. image may be nil.
 func (s *service) goOnParked(spec *checkpoint.Spec, image *imagefile.File) error {
 	var errs []error
 	for i := spec.Parked - spec.Connections; i < spec.Parked; i++ {
@@ -417,8 +417,12 @@ func (s *service) goOn(slot checkpoint.Slot, image *imagefile.File) error {
 		return err
 	}
 	defer syscall.Close(fd)
-	if on, err := kernelsocket.Repairing(fd); err != nil || !on {
+	on, err := kernelsocket.Repairing(fd)
+	if err != nil {
 		return err
+	}
+	if !on { // it may be deaf already; a filter of its own it has not, or it would not be among these
+		return kernelsocket.Hear(fd)
 	}
 	record := socket.Spec{}
 	if image != nil {
