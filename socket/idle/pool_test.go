@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ type echo struct {
 	lab      *netlab.Lab
 	image    string
 	listener net.Listener
-	pool     *Pool
+	pool     atomic.Pointer[Pool]
 	serving  sync.WaitGroup
 
 	mu    sync.Mutex
@@ -56,7 +57,7 @@ func newEcho(t *testing.T, listen netip.Addr) *echo {
 	e.serving.Go(e.accept)
 	t.Cleanup(func() {
 		e.listener.Close()
-		if err := e.pool.Reset(); err != nil {
+		if err := e.pool.Load().Reset(); err != nil {
 			t.Error(err)
 		}
 		e.serving.Wait()
@@ -66,12 +67,12 @@ func newEcho(t *testing.T, listen netip.Addr) *echo {
 
 func (e *echo) open(address netip.AddrPort) {
 	e.t.Helper()
-	var err error
-	e.pool, err = Open(Options{Path: e.image, Listen: []netip.AddrPort{address}, Wake: e.wake, Namespace: e.lab.Here,
+	pool, err := Open(Options{Path: e.image, Listen: []netip.AddrPort{address}, Wake: e.wake, Namespace: e.lab.Here,
 		Failed: func(k Key, err error) { e.t.Errorf("%s: %v", k.Remote, err) }})
 	if err != nil {
 		e.t.Fatal(err)
 	}
+	e.pool.Store(pool)
 }
 
 func (e *echo) accept() {
@@ -103,7 +104,7 @@ func (e *echo) serve(c *net.TCPConn, tag uint64) {
 		return
 	}
 	for {
-		err := e.pool.Suspend(c, tag)
+		err := e.pool.Load().Suspend(c, tag)
 		switch {
 		case err == nil:
 			return
@@ -187,9 +188,9 @@ func retransmissions(c *net.TCPConn) (n uint32) {
 // awaitLen waits until so many connections are suspended.
 func (e *echo) awaitLen(n int) {
 	e.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); e.pool.Len() != n; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(10 * time.Second); e.pool.Load().Len() != n; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			e.t.Fatalf("%d connections are suspended, want %d", e.pool.Len(), n)
+			e.t.Fatalf("%d connections are suspended, want %d", e.pool.Load().Len(), n)
 		}
 	}
 }
@@ -271,7 +272,7 @@ func TestTake(t *testing.T) {
 	}
 	e.awaitLen(1)
 	k := Key{Local: netip.AddrPortFrom(netlab.Here4.Addr(), echoPort), Remote: netip.MustParseAddrPort(c.LocalAddr().String())}
-	mine, tag, err := e.pool.Take(k)
+	mine, tag, err := e.pool.Load().Take(k)
 	if err != nil || tag != 1 {
 		t.Fatalf("tag %d, %v", tag, err)
 	}
@@ -283,7 +284,7 @@ func TestTake(t *testing.T) {
 	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || line != "news\n" {
 		t.Errorf("the peer got %q, %v", line, err)
 	}
-	if _, _, err := e.pool.Take(k); !errors.Is(err, host.ErrNotFound) {
+	if _, _, err := e.pool.Load().Take(k); !errors.Is(err, host.ErrNotFound) {
 		t.Errorf("taken twice: %v", err)
 	}
 }
@@ -297,7 +298,7 @@ func TestAnotherPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.awaitLen(1)
-	if err := e.pool.Close(); err != nil {
+	if err := e.pool.Load().Close(); err != nil {
 		t.Fatal(err)
 	}
 	answered := make(chan error, 1)
@@ -334,7 +335,7 @@ func TestUnreadIsRefused(t *testing.T) {
 	for n := 0; n == 0; {
 		n, _ = unread(accepted.(*net.TCPConn))
 	}
-	if err := e.pool.Suspend(accepted.(*net.TCPConn), 0); !errors.Is(err, host.ErrRefused) {
+	if err := e.pool.Load().Suspend(accepted.(*net.TCPConn), 0); !errors.Is(err, host.ErrRefused) {
 		t.Errorf("got %v, want a refusal", err)
 	}
 	e.serving.Go(func() { e.serve(accepted.(*net.TCPConn), 77) })
