@@ -15,7 +15,8 @@ import (
 
 // connectionsLast gives the last slots to connections of TCP that nothing else
 // refers to, so that they can be suspended later: the holder can let go of the
-// last ones only. Those whose peer has to acknowledge something come first.
+// last ones only. Those whose peer has to acknowledge something come first, then
+// those that are expected to be used soon.
 func (d *dump) connectionsLast() {
 	users := map[string]int{}
 	for i := range d.spec.Processes {
@@ -27,7 +28,7 @@ func (d *dump) connectionsLast() {
 	for i := range d.spec.Processes {
 		for _, fd := range d.spec.Processes[i].Descriptors {
 			if fd.Connected && users[fd.Target] == 1 {
-				rank[fd.Slot] = connectionRank(d.park.fds[fd.Slot])
+				rank[fd.Slot] = d.connectionRank(d.park.fds[fd.Slot])
 			}
 		}
 	}
@@ -49,8 +50,8 @@ func (d *dump) connectionsLast() {
 }
 
 // connectionRank is 0 for what can not be suspended, 1 for what can when its
-// peer has acknowledged all, else 2.
-func connectionRank(fd int) int {
+// peer has acknowledged all, 2 if it is expected to be used soon, else 3.
+func (d *dump) connectionRank(fd int) int {
 	kind, err := socket.KindOf(fd)
 	if err != nil || kind.Protocol != socket.TCP || socket.Refused(fd, kind) != "" {
 		return 0
@@ -61,7 +62,12 @@ func connectionRank(fd int) int {
 	if unsent, err := socket.Unacknowledged(fd); err != nil || unsent > 0 {
 		return 1
 	}
-	return 2
+	if d.Soon != nil {
+		if local, remote, err := socket.Pair(fd); err == nil && d.Soon(local, remote) {
+			return 2
+		}
+	}
+	return 3
 }
 
 // renumber gives every slot another number.

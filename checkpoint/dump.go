@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -38,6 +39,9 @@ type DumpOptions struct {
 	// Verify compares every private page and register at the restore with
 	// those of now.
 	Verify bool
+	// Soon reports whether a connection is expected to be used soon: it comes
+	// before the others, which can then be suspended without it. nil: none is.
+	Soon func(local, remote netip.AddrPort) bool
 	// At is called between the steps, for tests that fail or kill there.
 	At func(step string) error
 

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"net/netip"
 	"time"
 
 	"torpor/host"
@@ -69,6 +70,32 @@ type WakeReport struct {
 	Duration time.Duration            `json:"duration_ns"`       // trigger to running
 	Reason   string                   `json:"reason"`
 	Phases   map[string]time.Duration `json:"phases_ns"`
+}
+
+// SocketReport is what is known of a container's connections.
+type SocketReport struct {
+	Reasons     []string     `json:"reasons,omitempty"` // of the service, in words
+	Connections []Connection `json:"connections,omitempty"`
+}
+
+// ConnectionState is how a connection is kept.
+type ConnectionState string
+
+// The states of connections.
+const (
+	ConnectionAwake     ConnectionState = "awake"     // the service has its socket
+	ConnectionParked    ConnectionState = "parked"    // the service's init has it
+	ConnectionSuspended ConnectionState = "suspended" // there is a record and no socket
+)
+
+// Connection is one of TCP, with the reason why it is kept so, or, of a service
+// that is awake, what is known of it.
+type Connection struct {
+	Local  netip.AddrPort  `json:"local"`
+	Remote netip.AddrPort  `json:"remote"`
+	State  ConnectionState `json:"state"`
+	Idle   time.Duration   `json:"idle_ns"` // since data was last received or sent
+	Why    string          `json:"why,omitempty"`
 }
 
 // ColdExitCode is the exit code of a service whose checkpoint can not be

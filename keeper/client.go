@@ -68,6 +68,18 @@ func (c *Client) Status(ctx context.Context) ([]Status, error) {
 	return all, err
 }
 
+// Sockets returns what is known of a container's connections; brief leaves out
+// the list of them.
+func (c *Client) Sockets(ctx context.Context, id host.ContainerID, brief bool) (SocketReport, error) {
+	var report SocketReport
+	at := path(id, "sockets")
+	if brief {
+		at += "?brief=1"
+	}
+	err := c.wire.Call(ctx, http.MethodGet, at, nil, &report)
+	return report, err
+}
+
 // Watch calls f for each event until the context ends or the keeper goes.
 func (c *Client) Watch(ctx context.Context, f func(host.Event)) error {
 	response, err := c.wire.Send(ctx, http.MethodGet, "/v1/events", nil)

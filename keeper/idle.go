@@ -22,11 +22,18 @@ type idleness struct {
 	lastTicks   uint64
 	lastArrived uint64
 	activeAt    time.Time
-	why         string // what activity that was
+	why         string    // what activity that was
+	ownAt       time.Time // last ping of its own, which is no activity
+	ahead       bool      // it was woken for one
 }
 
 // reset begins a new quiet time.
 func (i *idleness) reset() { *i = idleness{activeAt: time.Now(), why: "just woken or started"} }
+
+// resetAhead is reset after a wake ahead of a ping: nobody uses the service.
+func (i *idleness) resetAhead() {
+	*i = idleness{activeAt: time.Unix(0, 0), ownAt: time.Now(), ahead: true}
+}
 
 func (i *idleness) active(now time.Time, why string) { i.activeAt, i.why = now, why }
 
@@ -55,10 +62,22 @@ func (s *service) tick() {
 		s.set(func(st *Status) { st.Reason = s.idle.why })
 		return
 	}
+	if why := s.stay(now); why != "" {
+		s.set(func(st *Status) { st.Reason = why })
+		return
+	}
 	if now.Before(s.retryAt) {
 		return
 	}
 	_, _ = s.sleep() // a refusal is in the status and in an event
+}
+
+// stay says why a service that nobody uses is awake all the same.
+func (s *service) stay(now time.Time) string {
+	if now.Sub(s.idle.ownAt) < s.analyzer.Quiet() {
+		return "it has a ping of its own to send"
+	}
+	return s.analyzer.Stay(now)
 }
 
 // observe notes activity since the last look.
@@ -79,9 +98,15 @@ func (s *service) observe(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	quiet, err := inet.ReadQuiet(s.target.InitPID)
+	act, err := s.look(now)
 	if err != nil {
 		return err
+	}
+	if act.Own {
+		i.ownAt = now
+	}
+	if act.Used != "" {
+		i.active(now, act.Used)
 	}
 	if i.lastTime.IsZero() {
 		i.lastTime, i.lastTicks, i.lastArrived = now, ticks, arrived
@@ -95,12 +120,6 @@ func (s *service) observe(now time.Time) error {
 	switch {
 	case arrived != i.lastArrived:
 		i.active(now, "a packet or connection arrived")
-	case quiet.Unread > 0:
-		i.active(now, fmt.Sprintf("%d connections have data it has not read", quiet.Unread))
-	case quiet.Unsent > 0:
-		i.active(now, fmt.Sprintf("%d connections have data the peer has not acknowledged", quiet.Unsent))
-	case quiet.SinceData < elapsed:
-		i.active(now, "data on a connection")
 	case elapsed >= minShareWindow && share > busyShare:
 		i.active(now, fmt.Sprintf("it uses %.0f %% of a CPU", share*100))
 	}

@@ -129,6 +129,7 @@ func (s *Server) routes() http.Handler {
 	}))
 	mux.HandleFunc("POST /v1/{id}/probe", s.on(func(svc *service, r *http.Request) (any, error) { return svc.beginProbe(r.URL.Query().Get("limit")) }))
 	mux.HandleFunc("POST /v1/{id}/probed", s.on(func(svc *service, _ *http.Request) (any, error) { return nil, svc.endProbe() }))
+	mux.HandleFunc("GET /v1/{id}/sockets", s.on(func(svc *service, r *http.Request) (any, error) { return svc.sockets(r.URL.Query().Has("brief")) }))
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { Answer(w, s.Status(), nil) })
 	mux.HandleFunc("GET /v1/events", s.streamEvents)
 	return mux
@@ -168,7 +169,7 @@ func (s *Server) adopt(ctx context.Context, target Target) error {
 	s.mu.Unlock()
 	if old != nil {
 		if old.target.InitPID == target.InitPID {
-			return old.do(ctx, func() { old.target = target })
+			return old.do(ctx, func() { old.retarget(target) })
 		}
 		if err := s.forget(ctx, target.ID); err != nil {
 			return err

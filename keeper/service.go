@@ -13,6 +13,7 @@ import (
 	"torpor/host"
 	"torpor/kernel/cgroup"
 	"torpor/kernel/proc"
+	"torpor/socket/analyzer"
 )
 
 // service is one container in the keeper's care. Its fields belong to the
@@ -38,6 +39,10 @@ type service struct {
 	watch   *watch
 	retryAt time.Time // of the next try to sleep after a refusal
 
+	analyzer *analyzer.Analyzer
+	alarm    *time.Timer   // to wake ahead of a ping of its own
+	due      analyzer.Wake // what the alarm is for
+
 	suspension *suspension // of a sleeping service; nil if its connections are parked
 	suspendAt  time.Time   // not before
 
@@ -61,6 +66,9 @@ func startService(target Target, tracers *tracers, emit func(host.Event)) (*serv
 		done:    make(chan struct{}),
 		cancel:  cancel,
 		status:  Status{ID: target.ID, State: host.Awake, Since: time.Now()},
+
+		analyzer: analyzer.New(target.settings(), time.Now()),
+		alarm:    newAlarm(),
 	}
 	var err error
 	if s.cgroups, err = cgroup.OwnOf(target.InitPID); err != nil {
@@ -111,6 +119,7 @@ func (s *service) run(ctx context.Context) {
 	defer close(s.done)
 	tick := time.NewTicker(s.tickEvery())
 	defer tick.Stop()
+	defer s.alarm.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -125,8 +134,15 @@ func (s *service) run(ctx context.Context) {
 			if _, err := s.wake(reason); err != nil {
 				s.event(host.EventError, "wake: "+err.Error(), nil)
 			}
+		case <-s.alarm.C:
+			s.wakeAhead()
+			tick.Reset(s.tickEvery())
 		case <-tick.C:
+			ahead := s.idle.ahead
 			s.tick()
+			if s.idle.ahead != ahead {
+				tick.Reset(s.tickEvery())
+			}
 		}
 	}
 }
@@ -134,10 +150,14 @@ func (s *service) run(ctx context.Context) {
 // tickEvery is how often idleness is looked at: a few times in the quiet time,
 // at least every five seconds, at most ten times a second.
 func (s *service) tickEvery() time.Duration {
-	if s.target.SleepAfter == 0 {
+	quiet := s.target.SleepAfter
+	if quiet == 0 {
 		return 5 * time.Second
 	}
-	return min(max(s.target.SleepAfter/4, 100*time.Millisecond), 5*time.Second)
+	if s.idle.ahead {
+		quiet = s.analyzer.Quiet()
+	}
+	return min(max(quiet/4, 100*time.Millisecond), 5*time.Second)
 }
 
 // do runs f on the service's goroutine.
@@ -192,6 +212,7 @@ func (s *service) find() error {
 	if err := s.findSuspended(spec); err != nil {
 		return err
 	}
+	s.recall(spec)
 	if err := s.arm(spec); errors.Is(err, host.ErrCorrupt) {
 		return s.findDamaged(err)
 	} else if err != nil {

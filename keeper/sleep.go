@@ -52,7 +52,8 @@ func (s *service) dump() (*SleepReport, error) {
 	}
 	checked := time.Since(begun)
 	s.set(func(st *Status) { st.State = host.Sleeping })
-	o := checkpoint.DumpOptions{Dir: s.target.CheckpointDir, Holder: s.holder, List: list, Verify: s.target.Verify, Quiet: true}
+	o := checkpoint.DumpOptions{Dir: s.target.CheckpointDir, Holder: s.holder, List: list, Verify: s.target.Verify, Quiet: true,
+		Soon: s.soon}
 	if s.snapshot().Cycles > 0 {
 		o.OwnMostBytes = ownMostBytes
 	}
@@ -74,6 +75,7 @@ func (s *service) dump() (*SleepReport, error) {
 	})
 	// It is asleep already: what fails now is tried again.
 	s.rearm(d.Spec)
+	s.slept(now, held)
 	report.Phases["arm"] = time.Since(now)
 	return report, nil
 }
@@ -211,7 +213,11 @@ func (s *service) closeWatch() {
 
 // wake restores the service. It runs on the service's goroutine, so however
 // many ask, one wake happens.
-func (s *service) wake(reason string) (*WakeReport, error) {
+func (s *service) wake(reason string) (*WakeReport, error) { return s.wakeFor(reason, false) }
+
+// wakeFor is wake; ahead of a ping of the service's own, or because somebody
+// needs it.
+func (s *service) wakeFor(reason string, ahead bool) (*WakeReport, error) {
 	begun := time.Now()
 	if st := s.snapshot(); st.State != host.Asleep {
 		return &WakeReport{Already: true}, nil
@@ -229,7 +235,7 @@ func (s *service) wake(reason string) (*WakeReport, error) {
 		st.LastWake, st.LastWakeReason, st.ConnectionsHeld, st.ReturnedBytes = took, reason, 0, 0
 		st.ConnectionsSuspended, st.ConnectionsParkedWhy = 0, ""
 	})
-	s.idle.reset()
+	s.woke(ahead)
 	s.suspendAt = time.Time{}
 	s.event(host.EventWake, reason, map[string]string{"duration_ms": fmt.Sprintf("%.3f", float64(took.Microseconds())/1000)})
 	return &WakeReport{Duration: took, Reason: reason, Phases: report.Phases}, nil

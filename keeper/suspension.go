@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -147,46 +148,68 @@ func (s *service) leaveSuspension() {
 }
 
 // suspend takes the sockets of the sleeping service's connections away, as many
-// of the last ones as can be.
-func (s *service) suspend() error {
+// of the last ones as can be. It says why others stay, if any do.
+func (s *service) suspend(now time.Time) (why string, err error) {
 	spec, err := checkpoint.ReadSpec(s.target.CheckpointDir)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if spec.Suspended > 0 || spec.Connections == 0 {
-		return nil
+		return "", nil
+	}
+	fds, why, err := s.chosen(spec, now)
+	if err != nil || len(fds) == 0 {
+		closeAll(fds)
+		return why, err
 	}
 	s.closeWatch()
 	if s.stub != nil { // it knows nothing of what has to be watched again
 		if err := s.stub.Kill(); err != nil {
-			return err
+			closeAll(fds)
+			return "", err
 		}
 		s.stub = nil
 	}
-	err = s.suspendLast(spec)
+	err = s.suspendLast(spec, fds)
+	closeAll(fds)
 	if spec.Suspended > 0 {
 		s.set(func(st *Status) { st.ConnectionsSuspended = spec.Suspended })
 		s.event(host.EventSuspend, "", map[string]string{"connections": fmt.Sprint(spec.Suspended)})
 	}
 	s.rearm(spec)
-	return err
+	return why, err
 }
 
-func (s *service) suspendLast(spec *checkpoint.Spec) (err error) {
-	first := spec.Parked - spec.Connections
-	fds := make([]int, 0, spec.Connections)
-	defer func() {
-		for _, fd := range fds {
-			syscall.Close(fd)
-		}
-	}()
-	for i := range spec.Connections {
-		fd, err := s.holder.Take(checkpoint.Slot(first + i))
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		syscall.Close(fd)
+	}
+}
+
+// chosen takes the last connections that the analyzer would suspend, and says
+// why not the one before them.
+func (s *service) chosen(spec *checkpoint.Spec, now time.Time) (fds []int, why string, err error) {
+	defer func() { slices.Reverse(fds) }()
+	for slot := spec.Parked - 1; slot >= spec.Parked-spec.Connections; slot-- {
+		fd, err := s.holder.Take(checkpoint.Slot(slot))
 		if err != nil {
-			return err
+			return fds, "", err
 		}
 		fds = append(fds, fd)
+		k, err := socket.KeyOf(fd)
+		if err != nil {
+			return fds, "", err
+		}
+		if c := s.analyzer.Choose(k, now); !c.Suspend {
+			syscall.Close(fd)
+			return fds[:len(fds)-1], c.Why, nil
+		}
 	}
+	return fds, "", nil
+}
+
+// suspendLast suspends the last connections, whose descriptors are given.
+func (s *service) suspendLast(spec *checkpoint.Spec, fds []int) (err error) {
 	if err := removeFile(s.socketImagePath()); err != nil {
 		return err
 	}
@@ -433,36 +456,26 @@ func (s *service) goOn(slot checkpoint.Slot, image *imagefile.File) error {
 	return socket.Resume(fd, &record)
 }
 
-// suspendMany and suspendAfter are when connections are suspended by
-// themselves: a parked one costs 4 KB of kernel memory, a restored one 20 us of
-// the wake.
-const (
-	suspendMany  = 64
-	suspendAfter = 10 * time.Minute
-)
-
 // suspendLate suspends connections when it is time.
 func (s *service) suspendLate(now time.Time) {
 	st := s.snapshot()
 	if s.suspension != nil || st.ConnectionsHeld == 0 || now.Before(s.suspendAt) {
 		return
 	}
-	switch s.target.Connections {
-	case host.ConnectionsPark:
-		return
-	case host.ConnectionsAuto, "":
-		if st.ConnectionsHeld < suspendMany && now.Sub(st.Since) < suspendAfter {
-			return
+	if s.analyzer.Waits() {
+		if _, err := s.look(now); err != nil {
+			s.event(host.EventError, err.Error(), nil)
 		}
 	}
+	if !s.analyzer.AnySuspended(now) {
+		return
+	}
 	s.suspendAt = now.Add(suspendAgain)
-	err := s.suspend()
-	s.set(func(st *Status) {
-		st.ConnectionsParkedWhy = ""
-		if err != nil {
-			st.ConnectionsParkedWhy = err.Error()
-		}
-	})
+	why, err := s.suspend(now)
+	if err != nil {
+		why = err.Error()
+	}
+	s.set(func(st *Status) { st.ConnectionsParkedWhy = why })
 }
 
 // suspendAgain is the pause after a try.

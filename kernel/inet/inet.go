@@ -10,55 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 )
-
-// Quiet is what the sockets of a namespace say about its idleness.
-type Quiet struct {
-	Established int
-	Unread      int           // connections with data that was not read
-	Unsent      int           // connections with data that was not acknowledged
-	SinceData   time.Duration // since data was last received or sent on any; a large value when there was none
-}
-
-// tcpEstablished is TCP_ESTABLISHED of net/tcp_states.h; CLOSE_WAIT is 8.
-const (
-	tcpEstablished = 1
-	tcpCloseWait   = 8
-)
-
-// never is longer than any quiet time that is asked for.
-const never = 365 * 24 * time.Hour
-
-// ReadQuiet asks the kernel by sock_diag about the namespace of a process.
-// Connections whose both ends are in the namespace count like any other.
-func ReadQuiet(pid int) (Quiet, error) {
-	q := Quiet{SinceData: never}
-	err := diagnose(pid, q.readTCP)
-	return q, err
-}
-
-func (q *Quiet) add(s *netlink.InetDiagTCPInfoResp) {
-	if s.InetDiagMsg == nil || s.TCPInfo == nil {
-		return
-	}
-	if state := s.InetDiagMsg.State; state != tcpEstablished && state != tcpCloseWait {
-		return
-	}
-	q.Established++
-	if s.InetDiagMsg.RQueue > 0 {
-		q.Unread++
-	}
-	if s.InetDiagMsg.WQueue > 0 {
-		q.Unsent++
-	}
-	for _, ms := range []uint32{s.TCPInfo.Last_data_recv, s.TCPInfo.Last_data_sent} {
-		q.SinceData = min(q.SinceData, time.Duration(ms)*time.Millisecond)
-	}
-}
 
 // diagnose calls f, for IPv4 and IPv6, with a handle of socket diagnosis in the
 // namespace of a process.
@@ -79,14 +34,6 @@ func diagnose(pid int, f func(h *netlink.Handle, family uint8) error) error {
 		}
 	}
 	return nil
-}
-
-func (q *Quiet) readTCP(h *netlink.Handle, family uint8) error {
-	sockets, err := h.SocketDiagTCPInfo(family)
-	for _, s := range sockets {
-		q.add(s)
-	}
-	return err
 }
 
 // Arrived counts what reached the namespace of a process by UDP and how many

@@ -3,10 +3,12 @@ package inet
 import (
 	"net"
 	"os"
+	"slices"
 	"testing"
+	"time"
 )
 
-func TestReadQuietSeesUnreadData(t *testing.T) {
+func TestReadConnections(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -29,12 +31,33 @@ func TestReadQuietSeesUnreadData(t *testing.T) {
 	if _, err := client.Write([]byte("unread")); err != nil {
 		t.Fatal(err)
 	}
-	q, err := ReadQuiet(os.Getpid())
+	all, err := ReadConnections(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if q.Established < 2 || q.Unread < 1 || q.SinceData == never {
-		t.Errorf("sockets are %+v, want a connection with unread data", q)
+	for _, end := range []struct {
+		conn net.Conn
+		want Connection
+	}{
+		{server, Connection{Established: true, Unread: 6, BytesIn: 6, SegmentsIn: 1}},
+		{client, Connection{Established: true, BytesOut: 6, SegmentsOut: 1}},
+	} {
+		local := end.conn.LocalAddr().(*net.TCPAddr).AddrPort()
+		i := slices.IndexFunc(all, func(c Connection) bool {
+			return c.Local == local && c.Remote == end.conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+		})
+		if i < 0 {
+			t.Fatalf("connection from %s is not in %+v", local, all)
+		}
+		got := all[i]
+		if got.SegmentsIn > 0 && got.SinceIn > time.Minute || got.SegmentsOut > 0 && got.SinceOut > time.Minute {
+			t.Errorf("connection from %s has %+v", local, got)
+		}
+		end.want.Local, end.want.Remote = got.Local, got.Remote
+		got.AcksIn, got.AcksOut, got.SinceIn, got.SinceOut, got.KeepAlive = 0, 0, 0, 0, false
+		if got != end.want {
+			t.Errorf("connection is %+v, want %+v", got, end.want)
+		}
 	}
 	after, err := Arrived(os.Getpid())
 	if err != nil {

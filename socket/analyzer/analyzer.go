@@ -162,6 +162,9 @@ func (a *Analyzer) pinged(k socket.Key, h *history, streams bool) {
 
 // lapse forgets pings that do not come any more.
 func (a *Analyzer) lapse(h *history, now moment) {
+	if a.asleep {
+		return
+	}
 	if r, ok := h.ping.rhythm(); ok && h.ping.lapsed(now, a.awake, r) {
 		h.ping.disappoint()
 	}

@@ -26,44 +26,86 @@ type Choice struct {
 	Why     string
 }
 
-func park(format string, args ...any) Choice { return Choice{Why: fmt.Sprintf(format, args...)} }
-func suspend(format string, args ...any) Choice {
-	return Choice{Suspend: true, Why: fmt.Sprintf(format, args...)}
-}
-
 // Choose decides about a connection of the sleeping service.
 func (a *Analyzer) Choose(k socket.Key, now time.Time) Choice {
 	h := a.all[k]
 	if h == nil { // seen by nobody: opened just before the sleep
 		h = &history{lastIn: never, lastOut: never, first: a.slept, established: true}
 	}
-	return a.choose(k, h, a.moment(now))
+	n := a.moment(now)
+	c := a.cause(k, h, n)
+	return Choice{Suspend: c.suspends(), Why: a.words(c, h, n)}
 }
 
-func (a *Analyzer) choose(k socket.Key, h *history, now moment) Choice {
+// cause is why a connection is parked or suspended. Words are made for those
+// that are shown only: there may be 100,000.
+type cause uint8
+
+const (
+	parkIsSet cause = iota
+	unacknowledged
+	ended
+	shortSleeps
+	speaksSoon
+	pingsSoon
+	few
+	suspendIsSet // from here on: suspended
+	idleLong
+	areMany
+)
+
+func (c cause) suspends() bool { return c >= suspendIsSet }
+
+func (a *Analyzer) cause(k socket.Key, h *history, now moment) cause {
 	idle, asleep, usual := now.since(h.last()), now.since(a.slept), a.usualSleep()
 	r, pings := h.ping.rhythm()
 	switch {
 	case a.settings.Connections == host.ConnectionsPark:
-		return park("connections: park is set")
+		return parkIsSet
 	case h.unacknowledged > 0:
-		return park("its peer has %d bytes unacknowledged", h.unacknowledged)
+		return unacknowledged
 	case !h.established:
-		return park("its peer has ended it")
+		return ended
 	case a.settings.Connections == host.ConnectionsSuspend:
-		return suspend("connections: suspend is set")
+		return suspendIsSet
 	case usual < shortTime && asleep < 2*usual:
-		return park("idle for %s, but the service usually sleeps for %s", words(idle), words(usual))
+		return shortSleeps
 	case idle >= longIdle && (a.held >= many || asleep >= soon):
-		return suspend("idle for %s", words(idle))
+		return idleLong
 	case a.expected(h):
-		return park("idle for %s, usual gap %s", words(idle), words(h.gap))
+		return speaksSoon
 	case pings && r.usual < soon && a.worthwhile(r) && !a.internal(k):
-		return park("idle for %s, its own ping is sent every %s", words(idle), words(r.usual))
+		return pingsSoon
 	case a.held < many:
-		return park("idle for %s, %s held", words(idle), count(a.held, "connection"))
+		return few
 	}
-	return suspend("%s held", count(a.held, "connection"))
+	return areMany
+}
+
+func (a *Analyzer) words(c cause, h *history, now moment) string {
+	held, idle := count(a.held, "connection")+" held", "idle for "+words(now.since(h.last()))
+	switch c {
+	case parkIsSet:
+		return "connections: park is set"
+	case unacknowledged:
+		return fmt.Sprintf("its peer has %d bytes unacknowledged", h.unacknowledged)
+	case ended:
+		return "its peer has ended it"
+	case shortSleeps:
+		return fmt.Sprintf("%s, but the service usually sleeps for %s", idle, words(a.usualSleep()))
+	case speaksSoon:
+		return fmt.Sprintf("%s, usual gap %s", idle, words(h.gap))
+	case pingsSoon:
+		r, _ := h.ping.rhythm()
+		return fmt.Sprintf("%s, its own ping is sent every %s", idle, words(r.usual))
+	case few:
+		return idle + ", " + held
+	case suspendIsSet:
+		return "connections: suspend is set"
+	case idleLong:
+		return idle
+	}
+	return held
 }
 
 // expected reports whether the peer usually speaks so often that its connection
@@ -90,11 +132,22 @@ func (a *Analyzer) usualSleep() time.Duration {
 	return kept[a.n/2]
 }
 
+// Waits reports whether a peer has not acknowledged all, as far as is known:
+// another look may find that it has.
+func (a *Analyzer) Waits() bool {
+	for _, h := range a.all {
+		if h.unacknowledged > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // AnySuspended reports whether Choose says so of any connection.
 func (a *Analyzer) AnySuspended(now time.Time) bool {
 	n := a.moment(now)
 	for k, h := range a.all {
-		if a.choose(k, h, n).Suspend {
+		if a.cause(k, h, n).suspends() {
 			return true
 		}
 	}

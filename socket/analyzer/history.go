@@ -7,6 +7,7 @@ type history struct {
 	segmentsIn, segmentsOut uint32 // as last seen
 	acksIn, acksOut         uint32
 	unread, unacknowledged  uint32
+	repeated                uint32
 	lastIn, lastOut         moment // data; never if there was none
 	first                   moment // look at it
 	streak                  moment // since when data went between all looks; never if not between the last two
@@ -53,7 +54,7 @@ func (h *history) observe(o *Observation, now moment) turn {
 	in, out := o.SegmentsIn-h.segmentsIn, o.SegmentsOut-h.segmentsOut
 	acksIn, acksOut := o.AcksIn-h.acksIn, o.AcksOut-h.acksOut
 	h.segmentsIn, h.segmentsOut, h.acksIn, h.acksOut = o.SegmentsIn, o.SegmentsOut, o.AcksIn, o.AcksOut
-	h.unread, h.unacknowledged, h.established, h.keepAlive = o.Unread, o.Unacknowledged, o.Established, o.KeepAlive
+	h.unread, h.unacknowledged, h.established, h.keepAlive, h.repeated = o.Unread, o.Unacknowledged, o.Established, o.KeepAlive, o.Repeated
 	if in == 0 && out == 0 {
 		return silent
 	}

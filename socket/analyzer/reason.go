@@ -51,6 +51,9 @@ func (a *Analyzer) Describe(k socket.Key, now time.Time) string {
 	if h.keepAlive {
 		add("keepalive")
 	}
+	if h.repeated > 0 {
+		add("%s sent again", count(int(h.repeated), "segment"))
+	}
 	return strings.Join(parts, ", ")
 }
 
@@ -72,26 +75,26 @@ func (a *Analyzer) Reasons(now time.Time) []string {
 func (a *Analyzer) keeping(now moment) []string {
 	type kind struct {
 		n    int
-		last moment
-		why  string
+		idle *history // longest
+		why  cause
 	}
 	var parked, suspended kind
 	for k, h := range a.all {
-		c := a.choose(k, h, now)
+		c := a.cause(k, h, now)
 		of := &parked
-		if c.Suspend {
+		if c.suspends() {
 			of = &suspended
 		}
-		if of.n++; of.n == 1 || h.last() < of.last {
-			of.last, of.why = h.last(), c.Why
+		if of.n++; of.n == 1 || h.last() < of.idle.last() {
+			of.idle, of.why = h, c
 		}
 	}
 	var lines []string
 	if parked.n > 0 {
-		lines = append(lines, fmt.Sprintf("%s to park: %s", count(parked.n, "connection"), parked.why))
+		lines = append(lines, fmt.Sprintf("%s to park: %s", count(parked.n, "connection"), a.words(parked.why, parked.idle, now)))
 	}
 	if suspended.n > 0 {
-		lines = append(lines, fmt.Sprintf("%s to suspend: %s", count(suspended.n, "connection"), suspended.why))
+		lines = append(lines, fmt.Sprintf("%s to suspend: %s", count(suspended.n, "connection"), a.words(suspended.why, suspended.idle, now)))
 	}
 	return lines
 }
