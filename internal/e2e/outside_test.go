@@ -35,9 +35,11 @@ const (
 	otherAddress  = "198.51.100.2"
 )
 
+func (m *machine) outsidePath() string { return filepath.Join(m.dir, "outside") }
+
 func (m *machine) outside() *outside {
 	m.t.Helper()
-	o := &outside{m.t, filepath.Join(m.dir, "outside")}
+	o := &outside{m.t, m.outsidePath()}
 	check := func(err error) {
 		m.t.Helper()
 		if err != nil {

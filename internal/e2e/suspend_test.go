@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"torpor/kernel/netns"
 )
 
 //go:embed testdata/lines.py
@@ -405,4 +407,60 @@ func TestDatagramsBesideSuspended(t *testing.T) {
 	}
 	m.wakeOften("lines", clients)
 	seen.quiet()
+}
+
+// TestFloodWakesNobody floods a sleeping service with openings of connections
+// and with forged segments, of its connections and of others. It sleeps on, falls
+// asleep again after a real client has come, and nothing grows.
+func TestFloodWakesNobody(t *testing.T) {
+	m := newMachine(t)
+	s, clients, seen := m.someLines(20)
+	before := m.awaitSuspended("lines", len(clients))
+	port := clients[0].conn.RemoteAddr().(*net.TCPAddr).AddrPort()
+	memory := m.keeperMemory()
+	f := startFlood(m.outsidePath(), port, clients)
+	time.Sleep(2 * time.Second)
+	if now := m.awaitSuspended("lines", len(clients)); now.Cycles != before.Cycles || now.LastWake != before.LastWake {
+		t.Errorf("the flood woke it: %+v", now)
+	}
+	real := dialLines(t, port.String(), func(dial func() error) error { return netns.Do(m.outsidePath(), dial) })
+	real.ask()
+	clients = append(clients, real)
+	if again := m.awaitSuspended("lines", len(clients)); again.Cycles != before.Cycles+1 {
+		t.Errorf("the flood woke it: %+v", again)
+	}
+	if err := f.stop(); err != nil {
+		t.Error(err)
+	}
+	grown := m.keeperMemory() - memory
+	t.Logf("%d packets, the keeper has %d KB more", f.sent, grown>>10)
+	if grown > 32<<20 {
+		t.Errorf("the keeper's memory grew by %d bytes", grown)
+	}
+	for _, c := range clients {
+		c.ask()
+	}
+	_ = seen
+	if n := sockets(t, s); n < len(clients) {
+		t.Errorf("%d sockets of %d clients", n, len(clients))
+	}
+}
+
+// keeperMemory is what the keeper has resident.
+func (m *machine) keeperMemory() int64 {
+	m.t.Helper()
+	pids := m.processes("keeper")
+	if len(pids) != 1 {
+		m.t.Fatalf("keepers are %v", pids)
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pids[0]))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var kb int64
+	_, after, _ := strings.Cut(string(b), "VmRSS:")
+	if _, err := fmt.Sscan(after, &kb); err != nil {
+		m.t.Fatal(err)
+	}
+	return kb << 10
 }
