@@ -17,6 +17,8 @@ import (
 	"torpor/host"
 	"torpor/internal/initproc"
 	"torpor/internal/kerneltest"
+	"torpor/kernel/netns"
+	"torpor/kernel/nfqueue"
 )
 
 // suspending is a service whose connections are suspended when it sleeps, and
@@ -100,18 +102,7 @@ func (s *suspending) askAll() {
 // connection.
 func (s *suspending) awaitSuspended() {
 	s.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		all, err := s.k.Status(s.t.Context())
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if st := all[0]; st.State == host.Asleep && st.ConnectionsSuspended == len(s.conns) {
-			break
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("not suspended: %+v", all)
-		}
-	}
+	s.await("suspended connections", func(st Status) bool { return st.State == host.Asleep && st.ConnectionsSuspended == len(s.conns) })
 	if n := s.established(); n != 0 {
 		s.t.Errorf("the kernel has %d connections of the service", n)
 	}
@@ -243,5 +234,59 @@ func TestSuspendsMany(t *testing.T) {
 	s.awaitSuspended()
 	for i := range s.conns {
 		s.askOn(i)
+	}
+}
+
+// TestParkedWithoutFilter leaves connections parked, and says why, while somebody
+// else has the filter's queue; then it suspends them.
+func TestParkedWithoutFilter(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Program("/usr/bin/python3"))
+	s := startSuspending(t, []string{"/usr/bin/python3", "-c", quietPythonServer, "20"}, askHTTP, 3)
+	s.awaitSuspended()
+	s.askOn(0) // it is awake, and its filter going
+	var queue *nfqueue.Queue
+	for deadline := time.Now().Add(10 * time.Second); queue == nil; time.Sleep(time.Millisecond) {
+		err := netns.Do(fmt.Sprintf("/proc/%d/ns/net", s.p.PID), func() (err error) {
+			queue, err = nfqueue.Open(nfqueue.Config{Number: filterQueue, CopyBytes: 64, MaxPackets: 16, BufferBytes: 1 << 16})
+			return err
+		})
+		if err != nil && time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+	for range 3 {
+		st := s.await("parked connections", func(st Status) bool { return st.State == host.Asleep && st.ConnectionsParkedWhy != "" })
+		if st.ConnectionsSuspended != 0 || st.ConnectionsHeld != 3 || !strings.Contains(st.ConnectionsParkedWhy, "queue 65520: is taken") {
+			t.Errorf("parked it is %+v", st)
+		}
+		for i := range s.conns {
+			s.askOn(i)
+		}
+	}
+	if err := queue.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.askOn(1)
+	s.awaitSuspended()
+	for i := range s.conns {
+		s.askOn(i)
+	}
+	s.checkPeers()
+}
+
+// await waits for a status.
+func (s *suspending) await(what string, is func(Status) bool) Status {
+	s.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		all, err := s.k.Status(s.t.Context())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if is(all[0]) {
+			return all[0]
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("no %s: %+v", what, all)
+		}
 	}
 }
