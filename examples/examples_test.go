@@ -76,6 +76,7 @@ func TestProgramsParse(t *testing.T) {
 		args []string
 	}{
 		{"hello/server.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
+		{"chat/server.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
 		{"web/app.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
 		{"front/api.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
 		{"front/site.js", []string{"node", "--check"}},
