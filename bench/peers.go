@@ -219,8 +219,12 @@ func kernelBytes() (int64, error) {
 func established(namespace string) (int, error) {
 	n := 0
 	err := netns.Do(namespace, func() error {
-		quiet, err := inet.ReadQuiet(syscall.Gettid())
-		n = quiet.Established
+		all, err := inet.ReadConnections(syscall.Gettid())
+		for _, c := range all {
+			if c.Established {
+				n++
+			}
+		}
 		return err
 	})
 	return n, err
