@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -54,7 +55,8 @@ type Pool struct {
 	suspender *socket.Suspender
 	namespace *netns.Visitor
 
-	suspending sync.Mutex // the suspender is for one at a time
+	suspending sync.Mutex   // the suspender is for one at a time
+	closing    sync.RWMutex // written while records are kept whose sockets are not closed yet
 	taking     [64]sync.Mutex
 	running    sync.WaitGroup
 	failure    error // of the filter, after running
@@ -152,7 +154,7 @@ func (p *Pool) SuspendAll(conns []Conn) []error {
 	p.suspending.Lock()
 	defer p.suspending.Unlock()
 	all := p.suspender.Suspend(fds...)
-	records := make([]*socket.Spec, 0, len(all))
+	ready := make([]int, 0, len(all))
 	for i := range all {
 		if errs[i] = errors.Join(errs[i], all[i].Err); errs[i] != nil {
 			continue
@@ -162,19 +164,34 @@ func (p *Pool) SuspendAll(conns []Conn) []error {
 			continue
 		}
 		all[i].Spec.Tag = conns[i].Tag
-		records = append(records, all[i].Spec)
+		ready = append(ready, i)
 	}
-	err := p.image.AddAll(records)
-	for i := range all {
-		switch {
-		case errs[i] != nil:
-		case err != nil:
-			errs[i] = errors.Join(err, socket.Resume(fds[i], all[i].Spec))
-		default:
-			errs[i] = conns[i].Close() // silent: it is in repair mode
-		}
+	for part := range slices.Chunk(ready, closeAtOnce) {
+		p.keep(part, conns, fds, all, errs)
 	}
 	return errs
+}
+
+// closeAtOnce connections are kept and closed while none can be restored, which
+// would find its address taken: for less than a millisecond.
+const closeAtOnce = 128
+
+// keep writes the records of some connections and closes them.
+func (p *Pool) keep(part []int, conns []Conn, fds []int, all []socket.Suspended, errs []error) {
+	records := make([]*socket.Spec, len(part))
+	for i, n := range part {
+		records[i] = all[n].Spec
+	}
+	p.closing.Lock()
+	defer p.closing.Unlock()
+	err := p.image.AddAll(records)
+	for _, n := range part {
+		if err != nil {
+			errs[n] = errors.Join(err, socket.Resume(fds[n], all[n].Spec))
+			continue
+		}
+		errs[n] = conns[n].Close() // silent: it is in repair mode
+	}
 }
 
 func descriptor(c *net.TCPConn) (int, error) {
@@ -202,6 +219,8 @@ func (p *Pool) take(k socket.Key) (c *net.TCPConn, tag uint64, err error) {
 	lock := &p.taking[(int(k.Remote.Port())^int(k.Local.Port()))%len(p.taking)]
 	lock.Lock()
 	defer lock.Unlock()
+	p.closing.RLock()
+	defer p.closing.RUnlock()
 	spec, err := p.image.Get(k)
 	if err != nil {
 		if errors.Is(err, host.ErrCorrupt) {
