@@ -275,10 +275,13 @@ func takeBack(fds []int, all []socket.Suspended) error {
 
 // keepRecords writes the records and lets the holder go of the sockets.
 func (s *service) keepRecords(spec *checkpoint.Spec, image *imagefile.File, all []socket.Suspended, first int) error {
-	records := make([]*socket.Spec, len(all))
+	records, keys := make([]*socket.Spec, len(all)), make([]socket.Key, len(all))
 	for i := range all {
-		records[i] = all[i].Spec
+		records[i], keys[i] = all[i].Spec, all[i].Spec.Key
 		records[i].Tag = uint64(first + i)
+	}
+	if err := s.suspension.filter.Shield(keys); err != nil {
+		return err
 	}
 	if err := image.AddAll(records); err != nil {
 		return err
@@ -411,6 +414,9 @@ func (s *service) findSuspended(spec *checkpoint.Spec) error {
 	}
 	if err := s.startSuspension(image); err != nil {
 		return errors.Join(err, image.Close())
+	}
+	if err := s.suspension.filter.Shield(slices.Collect(image.All())); err != nil {
+		s.event(host.EventError, err.Error(), nil) // it answers for them all the same
 	}
 	return nil
 }

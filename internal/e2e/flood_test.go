@@ -65,15 +65,17 @@ func (f *flood) stop() error {
 	return f.err
 }
 
-// send sends a segment of one of three kinds.
+// send sends a segment of one of four kinds.
 func (f *flood) send() error {
 	from := netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, byte(100 + rand.IntN(100))}), uint16(1024+rand.IntN(60000)))
 	flags := segment.ACK
-	switch f.sent++; f.sent % 3 {
+	switch f.sent++; f.sent % 4 {
 	case 0:
 		flags = segment.SYN
 	case 1:
 		from = f.peers[rand.IntN(len(f.peers))]
+	case 2:
+		from, flags = f.peers[rand.IntN(len(f.peers))], segment.SYN
 	}
 	a := segment.Answer{Key: socket.Key{Local: from, Remote: f.target}, Seq: socket.Sequence(rand.Uint32()), Ack: socket.Sequence(rand.Uint32()), Window: 1000}
 	b := a.AppendTo(nil)

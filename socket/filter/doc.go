@@ -40,5 +40,7 @@
 //
 // Packets are not trusted, a Handler is. A flood of forged ones costs their way
 // through the queue: answers are limited, new connections come by it up to
-// Config.SYNRate a second and above that go past it.
+// Config.SYNRate a second and above that go past it. Openings that name a
+// suspended connection go past it too then, unless it was given to
+// [Filter.Shield].
 package filter

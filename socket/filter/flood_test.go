@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -210,6 +211,46 @@ func TestKernelsResetIsHeld(t *testing.T) {
 				t.Errorf("%d segments with RST", n)
 			}
 			l.exchangeAsleep(b, peer)
+		})
+	}
+}
+
+// TestShieldedAreNotOpened floods suspended connections with openings, more than
+// come to the queue. None may get to the listener: its answer would make others
+// take the connection for a new one.
+func TestShieldedAreNotOpened(t *testing.T) {
+	for name, address := range dialAddresses {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			b := l.bed()
+			config := l.config(b)
+			config.SYNRate = 5
+			f, _ := l.open(config)
+			listener := l.listen(fmt.Sprintf("[::]:%d", port))
+			served, peer := l.connect(listener, address)
+			s := l.sleep(b, served)
+			l.check(f.Shield([]socket.Key{s.Key}))
+			capture := l.capture()
+			forger := l.forger()
+			for range 100 {
+				forger.send(s.Key, segment.SYN, s.ReceiveNext+1<<30, 0, "")
+			}
+			other := s.Key
+			other.Remote = netip.AddrPortFrom(other.Remote.Addr(), 7)
+			forger.send(other, segment.SYN, 1, 0, "")
+			time.Sleep(100 * time.Millisecond)
+			capture.mu.Lock()
+			for _, seg := range capture.segments {
+				if seg.Flags.Has(segment.SYN|segment.ACK) && seg.Local == s.Remote {
+					t.Fatalf("answered: %+v", seg)
+				}
+			}
+			if !slices.ContainsFunc(capture.segments, func(seg segment.Segment) bool { return seg.Flags.Has(segment.SYN | segment.ACK) }) {
+				t.Error("another connection is not answered")
+			}
+			capture.mu.Unlock()
+			l.exchangeAsleep(b, peer)
+			l.unrepeated(peer)
 		})
 	}
 }

@@ -57,7 +57,10 @@ func replaceTableBy(namespace int, c *Config, queue queueTarget) error {
 	r := &ruleset{conn: conn, table: conn.AddTable(table)}
 	r.joinFragments()
 	hold := r.hold(c, queue)
-	guarded := r.guarded(c, hold)
+	guarded, err := r.guarded(c, hold)
+	if err != nil {
+		return fmt.Errorf("set nftables rules: %w", err)
+	}
 	if err := r.guard(c.Guard, guarded, r.resets(hold)); err != nil {
 		return fmt.Errorf("set nftables rules: %w", err)
 	}
@@ -142,15 +145,18 @@ func (r *ruleset) hold(c *Config, queue queueTarget) *nftables.Chain {
 }
 
 // guarded makes the chain for packets to guarded ports.
-func (r *ruleset) guarded(c *Config, hold *nftables.Chain) *nftables.Chain {
+func (r *ruleset) guarded(c *Config, hold *nftables.Chain) (*nftables.Chain, error) {
 	guarded := r.chain("guarded")
 	r.add(guarded, opening(), perSecond(c.SYNRate), follow(expr.VerdictGoto, hold))
+	if err := r.shield(guarded); err != nil {
+		return nil, err
+	}
 	r.add(guarded, opening(), accept())
 	if c.FastPath {
 		r.add(guarded, hasSocket(), accept())
 	}
 	r.add(guarded, follow(expr.VerdictGoto, hold))
-	return guarded
+	return guarded, nil
 }
 
 // resetsPerSecond is how many RST come to the queues. A flood of packets that
