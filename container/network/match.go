@@ -111,6 +111,16 @@ func translated(yes bool) []expr.Any {
 	}
 }
 
+// invalid matches packets that do not fit the connection they name.
+func invalid() []expr.Any {
+	const invalid = 1 // NF_CT_STATE_INVALID_BIT, linux/netfilter/nf_conntrack_common.h
+	return []expr.Any{
+		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(invalid), Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
 // original matches packets from the side that began the connection.
 func original() []expr.Any {
 	return []expr.Any{

@@ -66,9 +66,14 @@ func (r *ruleset) guard() {
 // publish translates packets to published ports by two maps, one for ports on
 // one address and one for ports on every address, so that thousands cost no
 // more than one.
+//
+// Packets that do not fit their connection (very late, or forged) are not
+// translated, and come to this host itself, which would reset the connection.
+// They are dropped; peers repeat what was worth it.
 func (r *ruleset) publish(s *state) error {
 	incoming := r.chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest)
 	local := r.chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest)
+	stray := r.chain("stray", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
 	// A neighbour must not reach what is published on the host's loopback.
 	r.add(incoming, prefix(offsetDest, loopbackNet), verdict(expr.VerdictReturn))
 	var narrow, wide []nftables.SetElement
@@ -78,6 +83,7 @@ func (r *ruleset) publish(s *state) error {
 		if err := r.balance(chains, i, ports); err != nil {
 			return err
 		}
+		r.add(stray, invalid(), toPort(ports[0]), verdict(expr.VerdictDrop))
 	}
 	for _, p := range single {
 		if p.HostIP.IsValid() {
@@ -98,6 +104,7 @@ func (r *ruleset) publish(s *state) error {
 		for _, c := range chains {
 			r.add(c, toThisHost(), lookupPort(set, m.address), translate())
 		}
+		r.add(stray, invalid(), lookupPort(set, m.address), verdict(expr.VerdictDrop))
 	}
 	return nil
 }

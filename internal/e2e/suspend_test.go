@@ -440,7 +440,13 @@ func TestFloodWakesNobody(t *testing.T) {
 	for _, c := range clients {
 		c.ask()
 	}
-	_ = seen
+	for _, end := range seen.ends() { // but for nobody's connections
+		for _, c := range clients {
+			if at := c.conn.LocalAddr().String(); end.To.String() == at || end.From.String() == at {
+				t.Fatalf("ended: %s", end)
+			}
+		}
+	}
 	if n := sockets(t, s); n < len(clients) {
 		t.Errorf("%d sockets of %d clients", n, len(clients))
 	}
