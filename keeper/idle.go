@@ -42,6 +42,10 @@ func (i *idleness) active(now time.Time, why string) { i.activeAt, i.why = now, 
 func (s *service) tick() {
 	st := s.snapshot()
 	if st.State == host.Asleep {
+		if !s.initLives() {
+			s.cold(errContainerGone)
+			return
+		}
 		s.rearmLate(time.Now())
 		s.suspendLate(time.Now())
 		return

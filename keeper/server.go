@@ -175,7 +175,7 @@ func (s *Server) adopt(ctx context.Context, target Target) error {
 			return err
 		}
 	}
-	if err := target.save(); err != nil {
+	if err := errors.Join(target.dropOther(), target.save()); err != nil {
 		return err
 	}
 	svc, err := startService(target, s.tracers, s.events.send)
@@ -193,6 +193,23 @@ func (t *Target) validate() error {
 		return fmt.Errorf("adopt %q: target is incomplete: %w", t.ID, host.ErrInvalid)
 	}
 	return nil
+}
+
+// dropOther drops the checkpoint of an earlier container of the same name, which
+// ended while no keeper cared for it: what it needs is gone.
+func (t *Target) dropOther() error {
+	b, err := os.ReadFile(filepath.Join(t.CheckpointDir, targetName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("drop old checkpoint: %w", err)
+	}
+	var saved Target
+	if err := json.Unmarshal(b, &saved); err != nil || saved.InitPID == t.InitPID {
+		return nil
+	}
+	return (&service{target: *t}).dropCheckpoint()
 }
 
 func (t *Target) save() error {

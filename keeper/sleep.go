@@ -278,6 +278,11 @@ func (s *service) restore() (*checkpoint.RestoreReport, error) {
 // be tried again, or, when it is not usable, an exit for which the daemon
 // starts the service cold.
 func (s *service) wakeFailed(err error) error {
+	if !s.initLives() {
+		err = errors.Join(errContainerGone, err)
+		s.cold(err)
+		return err
+	}
 	_, readErr := checkpoint.ReadSpec(s.target.CheckpointDir)
 	if readErr == nil && !errors.Is(err, host.ErrCorrupt) {
 		s.set(func(st *Status) { st.State, st.Reason = host.Asleep, "wake failed: "+err.Error() })
@@ -286,6 +291,16 @@ func (s *service) wakeFailed(err error) error {
 	}
 	s.cold(err)
 	return err
+}
+
+// errContainerGone says that what a sleeping service has left is not there.
+var errContainerGone = errors.New("its container has ended")
+
+// initLives reports whether the container's init, which holds what a checkpoint
+// needs, is there.
+func (s *service) initLives() bool {
+	status, err := proc.ReadStatus(s.target.InitPID, s.target.InitPID)
+	return err == nil && status.State != 'Z'
 }
 
 // cold ends a service whose checkpoint can not be restored, so that the daemon
@@ -322,7 +337,12 @@ func (s *service) forget() error {
 		errs = append(errs, s.stub.Kill())
 		s.stub = nil
 	}
-	errs = append(errs, checkpoint.Discard(s.target.CheckpointDir))
+	return errors.Join(append(errs, s.dropCheckpoint())...)
+}
+
+// dropCheckpoint removes the files of the checkpoint.
+func (s *service) dropCheckpoint() error {
+	errs := []error{checkpoint.Discard(s.target.CheckpointDir)}
 	for _, path := range s.checkpointFiles() {
 		errs = append(errs, removeFile(path))
 	}

@@ -6,11 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,6 +34,7 @@ services:
     volumes: ["./lines.py:/srv/lines.py:ro"]
     ports: [PORTS]
     environment: {ENV}
+    restart: always
 `
 
 // upLines starts the service and returns it.
@@ -289,6 +292,11 @@ func TestSuspendedAndCommands(t *testing.T) {
 	}
 	m.must("down")
 	m.leftovers()
+	for _, c := range clients {
+		if err := c.try(); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) {
+			t.Errorf("after down: %v", err)
+		}
+	}
 	for _, pid := range append(m.processes("keeper"), m.processes("serve")...) {
 		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
 		for _, fd := range fds {
@@ -469,4 +477,71 @@ func (m *machine) keeperMemory() int64 {
 		m.t.Fatal(err)
 	}
 	return kb << 10
+}
+
+// TestInitDiesWhileSuspended kills the container of a service whose connections
+// are suspended, with and without a keeper that could notice: they are reset,
+// and the service's next container is reached.
+func TestInitDiesWhileSuspended(t *testing.T) {
+	for _, alone := range []bool{false, true} {
+		t.Run(fmt.Sprintf("alone=%v", alone), func(t *testing.T) {
+			m := newMachine(t)
+			port := freePort(t)
+			o := m.outside()
+			m.upLines(port+":8000", "")
+			clients := []*lineClient{o.dial(addressOf(thisAddress, port)), o.dial(addressOf(thisAddress, port))}
+			for _, c := range clients {
+				c.ask()
+			}
+			s := m.awaitSuspended("lines", len(clients))
+			if alone {
+				m.stopDaemon(syscall.SIGKILL)
+				m.killKeeper()
+			}
+			m.killContainer(s)
+			if alone {
+				m.serve()
+			}
+			m.eventually("another container", func() error {
+				if now := m.ps()["lines"]; now.State != "awake" || now.MainPID == 0 {
+					return fmt.Errorf("it is %+v", now)
+				}
+				return nil
+			})
+			fresh := o.dial(addressOf(thisAddress, port))
+			fresh.ask()
+			for _, c := range clients {
+				if err := c.try(); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("connection of the dead container: %v", err)
+				}
+			}
+			m.awaitSuspended("lines", 1)
+			fresh.ask()
+		})
+	}
+}
+
+// killContainer kills all processes of a container: its init, and what waits for
+// the wake.
+func (m *machine) killContainer(s service) {
+	m.t.Helper()
+	inside, err := os.Stat(namespace(s))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	killed := 0
+	entries, _ := filepath.Glob("/proc/[0-9]*")
+	for _, entry := range entries {
+		other, err := os.Stat(entry + "/ns/net")
+		if err != nil || !os.SameFile(inside, other) {
+			continue
+		}
+		pid, _ := strconv.Atoi(filepath.Base(entry))
+		if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+			killed++
+		}
+	}
+	if killed == 0 {
+		m.t.Fatalf("%s has no processes", s.ID)
+	}
 }
