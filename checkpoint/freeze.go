@@ -382,7 +382,7 @@ func repeatCall(r *ptrace.Regs) {
 
 // resumeElsewhere changes the registers for going on in a new process, which
 // has no restart block: every interrupted call is made again. A relative sleep
-// starts over.
+// starts over, unless it can be shortened then.
 func resumeElsewhere(r *ptrace.Regs, signalled bool) {
 	if r.Orig_rax == notInCall {
 		return

@@ -23,6 +23,9 @@ type RestoreOptions struct {
 	// Commit is called when the tree is whole and still stopped. If it returns
 	// nil the tree runs and the checkpoint is used up; otherwise it is killed.
 	Commit func() error
+	// Waited is how long the tree had been waiting for before the checkpoint, at
+	// least: waits with a timeout, which begin anew, are shortened by it too.
+	Waited time.Duration
 	// At is called between the steps, for tests that fail or kill there.
 	At func(step string) error
 }
@@ -260,6 +263,11 @@ func (r *restore) finish() error {
 		}
 		for j := range p.Threads {
 			if err := r.byInner[p.Threads[j].TID].set(&p.Threads[j], len(r.Spec.Verify) > 0); err != nil {
+				return err
+			}
+		}
+		if r.Spec.Ready == nil { // its program begins only now
+			if err := r.shorten(r.report.PIDs[i], p, time.Since(r.Spec.Created)+r.Waited); err != nil {
 				return err
 			}
 		}
