@@ -21,6 +21,7 @@ func (t *Target) settings() analyzer.Settings {
 func (s *service) retarget(t Target) {
 	s.target = t
 	s.analyzer.Set(t.settings())
+	s.ticks.Reset(s.tickEvery())
 	s.setAlarm(time.Now())
 }
 

@@ -25,6 +25,9 @@ type idleness struct {
 	why         string    // what activity that was
 	ownAt       time.Time // last ping of its own, which is no activity
 	ahead       bool      // it was woken for one
+
+	switches uint64    // of its threads, when last looked at
+	stillAt  time.Time // since when they are the same; zero if unknown
 }
 
 // reset begins a new quiet time.
@@ -76,6 +79,28 @@ func (s *service) tick() {
 	_, _ = s.sleep() // a refusal is in the status and in an event
 }
 
+// lookStill notes since when no thread of the service has run. It is worth a look
+// for one that has pings of its own: they come out of waits with a timeout.
+func (s *service) lookStill(now time.Time, pids []int) {
+	i := &s.idle
+	if !s.analyzer.HasPings() {
+		i.stillAt = time.Time{}
+		return
+	}
+	switches, err := proc.ContextSwitches(pids)
+	if err != nil || i.stillAt.IsZero() || switches != i.switches {
+		i.switches, i.stillAt = switches, now
+	}
+}
+
+// waited is how long no thread has run.
+func (i *idleness) waited(now time.Time) time.Duration {
+	if i.stillAt.IsZero() {
+		return 0
+	}
+	return now.Sub(i.stillAt)
+}
+
 // stay says why a service that nobody uses is awake all the same.
 func (s *service) stay(now time.Time) string {
 	if now.Sub(s.idle.ownAt) < s.analyzer.Quiet() {
@@ -112,6 +137,7 @@ func (s *service) observe(now time.Time) error {
 	if act.Used != "" {
 		i.active(now, act.Used)
 	}
+	s.lookStill(now, pids)
 	if i.lastTime.IsZero() {
 		i.lastTime, i.lastTicks, i.lastArrived = now, ticks, arrived
 		if i.activeAt.IsZero() {

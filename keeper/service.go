@@ -33,6 +33,7 @@ type service struct {
 	cancel  context.CancelFunc
 	helpers sync.WaitGroup // log copiers, exit reader, watch
 
+	ticks   *time.Ticker
 	idle    idleness
 	probe   probe
 	stub    *checkpoint.Stub // while asleep; nil if it could not be armed
@@ -40,6 +41,7 @@ type service struct {
 	retryAt time.Time // of the next try to sleep after a refusal
 
 	analyzer *analyzer.Analyzer
+	waited   time.Duration // before it last fell asleep
 	alarm    *time.Timer   // to wake ahead of a ping of its own
 	due      analyzer.Wake // what the alarm is for
 
@@ -84,6 +86,7 @@ func startService(target Target, tracers *tracers, emit func(host.Event)) (*serv
 		s.helpers.Wait()
 		return nil, err
 	}
+	s.ticks = time.NewTicker(s.tickEvery())
 	go s.run(ctx)
 	return s, nil
 }
@@ -117,8 +120,7 @@ func (s *service) startHelpers(ctx context.Context) error {
 // run is the only goroutine that changes the service.
 func (s *service) run(ctx context.Context) {
 	defer close(s.done)
-	tick := time.NewTicker(s.tickEvery())
-	defer tick.Stop()
+	defer s.ticks.Stop()
 	defer s.alarm.Stop()
 	for {
 		select {
@@ -136,12 +138,12 @@ func (s *service) run(ctx context.Context) {
 			}
 		case <-s.alarm.C:
 			s.wakeAhead()
-			tick.Reset(s.tickEvery())
-		case <-tick.C:
+			s.ticks.Reset(s.tickEvery())
+		case <-s.ticks.C:
 			ahead := s.idle.ahead
 			s.tick()
 			if s.idle.ahead != ahead {
-				tick.Reset(s.tickEvery())
+				s.ticks.Reset(s.tickEvery())
 			}
 		}
 	}

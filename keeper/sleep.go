@@ -50,6 +50,8 @@ func (s *service) dump() (*SleepReport, error) {
 	if err := checkpoint.Check(pids); err != nil {
 		return nil, err
 	}
+	s.lookStill(begun, pids)
+	waited := s.idle.waited(begun)
 	checked := time.Since(begun)
 	s.set(func(st *Status) { st.State = host.Sleeping })
 	o := checkpoint.DumpOptions{Dir: s.target.CheckpointDir, Holder: s.holder, List: list, Verify: s.target.Verify, Quiet: true,
@@ -67,6 +69,7 @@ func (s *service) dump() (*SleepReport, error) {
 	report := &SleepReport{WrittenBytes: d.WrittenBytes, ReturnedBytes: d.ResidentBytes, Processes: len(d.Spec.Processes),
 		Threads: d.Threads, Descriptors: d.Spec.Parked, Connections: held, Phases: d.Phases}
 	now := time.Now()
+	s.waited = waited
 	report.Duration = now.Sub(begun)
 	s.set(func(st *Status) {
 		st.State, st.Since, st.MainPID, st.Reason = host.Asleep, now, 0, ""
@@ -262,7 +265,7 @@ func (s *service) restore() (*checkpoint.RestoreReport, error) {
 	}
 	tracer := s.tracers.take()
 	defer s.tracers.put(tracer)
-	report, err := stub.Restore(tracer, checkpoint.RestoreOptions{Commit: func() error { return checkpoint.Discard(s.target.CheckpointDir) }})
+	report, err := stub.Restore(tracer, checkpoint.RestoreOptions{Waited: s.waited, Commit: func() error { return checkpoint.Discard(s.target.CheckpointDir) }})
 	if err != nil {
 		return nil, err
 	}

@@ -151,13 +151,13 @@ func (a *Analyzer) pinged(k socket.Key, h *history, streams bool) {
 	if streams {
 		return
 	}
-	whole := !h.ping.begun || h.ping.last > a.slept
-	if r, ok := h.ping.rhythm(); ok && !whole {
-		// Slept in between, but on time: woken ahead of it.
-		took := h.lastOut.since(h.ping.last)
-		whole = took >= r.usual-r.usual/tolerance && took <= r.usual+r.usual/tolerance
+	awake := h.ping.begun && h.ping.last > a.slept
+	// Over a sleep an interval only shows whether the wake was in time. It is not
+	// learnt from: a little late each time, they would get longer and longer.
+	if r, ok := h.ping.rhythm(); ok && !awake && h.ping.woken && !r.like(h.lastOut.since(h.ping.last)) {
+		h.ping.disappoint()
 	}
-	h.ping.add(h.lastOut, whole)
+	h.ping.add(h.lastOut, awake)
 }
 
 // lapse forgets pings that do not come any more.
@@ -232,7 +232,7 @@ func (s *scene) activity(now moment) Activity {
 	case s.unsent > 0:
 		act.Used = fmt.Sprintf("%s the peer has not acknowledged", haveData(s.unsent))
 	case s.data && now.since(s.streak) >= streamTime:
-		act.Used = fmt.Sprintf("the connection with %s has not been silent for %s", s.stream.Remote, words(now.since(s.streak)))
+		act.Used = fmt.Sprintf("the connection with %s has been in use for %s", s.stream.Remote, words(now.since(s.streak)))
 	case s.often.usual > 0 && !s.data:
 		act.Used = fmt.Sprintf("it sends to %s by itself every %s", s.ping.Remote, words(s.often.usual))
 	case s.used:

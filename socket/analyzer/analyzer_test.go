@@ -158,7 +158,7 @@ func TestActivities(t *testing.T) {
 		{"ping", pings(20 * time.Second), 100 * time.Second, Activity{Own: true}},
 		{"ping too often", pings(3500 * time.Millisecond), 91 * time.Second, Activity{Used: "it sends to 10.0.0.1:4000 by itself every 3.5 s"}},
 		{"stream", exchanges(times(0, time.Hour, func() time.Duration { return ms(200) }), true, nil), settle,
-			Activity{Used: "the connection with 10.0.0.1:4000 has not been silent for 89 s"}},
+			Activity{Used: "the connection with 10.0.0.1:4000 has been in use for 89 s"}},
 	} {
 		c := &traffic{key: testKey(1), segments: test.segments, coarse: ms(1)}
 		a := watched(r, time.Second, test.now-time.Second, c)

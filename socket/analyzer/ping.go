@@ -39,10 +39,9 @@ type ping struct {
 	doubts    uint8
 }
 
-// add notes one, whose interval counts if the service did not sleep in between,
-// or was woken ahead of it.
-func (p *ping) add(at moment, whole bool) {
-	if p.begun && whole {
+// add notes one, whose interval counts if the service did not sleep in between.
+func (p *ping) add(at moment, awake bool) {
+	if p.begun && awake {
 		if p.n == keptIntervals {
 			copy(p.intervals[:], p.intervals[1:])
 			p.n--
@@ -85,12 +84,17 @@ func (p *ping) rhythm() (rhythm, bool) {
 	return rhythm{ms(shortest), ms(median), ms(longest)}, true
 }
 
+// like reports whether an interval belongs to the rhythm.
+func (r rhythm) like(d time.Duration) bool {
+	return d >= r.usual-r.usual/tolerance && d <= r.usual+r.usual/tolerance
+}
+
 // margin is how long before a ping the service is to be awake.
 func (r rhythm) margin() time.Duration { return max(leastMargin, r.usual/100) }
 
 // slack is how much later than ever a ping may come.
 func (r rhythm) slack() time.Duration {
-	return min(max(r.usual/10, 100*time.Millisecond), time.Second)
+	return min(max(r.usual/10, 250*time.Millisecond), 3*time.Second)
 }
 
 const leastMargin = 5 * time.Millisecond

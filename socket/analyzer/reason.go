@@ -37,7 +37,7 @@ func (a *Analyzer) Describe(k socket.Key, now time.Time) string {
 		add("its peer has ended it")
 	}
 	if h.streak != never && a.moment(now).since(h.streak) >= streamTime {
-		add("not silent for %s", words(a.moment(now).since(h.streak)))
+		add("in use for %s", words(a.moment(now).since(h.streak)))
 	}
 	if r, ok := h.ping.rhythm(); ok && !a.internal(k) {
 		add("its own ping is sent every %s", words(r.usual))

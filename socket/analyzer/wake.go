@@ -13,6 +13,16 @@ func (a *Analyzer) worthwhile(r rhythm) bool {
 	return a.settings.SleepAfter > 0 && r.shortest > a.settings.SleepAfter+a.settings.SleepAfter/4
 }
 
+// HasPings reports whether the service sends pings that it sleeps between.
+func (a *Analyzer) HasPings() bool {
+	for k, h := range a.all {
+		if r, ok := h.ping.rhythm(); ok && a.worthwhile(r) && !a.internal(k) {
+			return true
+		}
+	}
+	return false
+}
+
 // Wake is when a sleeping service has to be woken, and for what.
 type Wake struct {
 	At  time.Time // ahead of Due
