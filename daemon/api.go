@@ -32,9 +32,14 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/up", stream(d.up))
 	mux.HandleFunc("POST /v1/down", stream(d.down))
 	mux.HandleFunc("GET /v1/services", func(w http.ResponseWriter, r *http.Request) {
-		all, err := d.status(r.Context(), host.ProjectName(r.URL.Query().Get("project")))
+		query := r.URL.Query()
+		all, err := d.status(r.Context(), host.ProjectName(query.Get("project")))
+		if err == nil && query.Has("connections") {
+			d.addConnections(r.Context(), all)
+		}
 		keeper.Answer(w, all, err)
 	})
+	mux.HandleFunc("GET /v1/services/{id}/sockets", d.sockets)
 	mux.HandleFunc("POST /v1/services/{id}/sleep", d.onKeeper(func(ctx context.Context, k keepers, id host.ContainerID) (any, error) {
 		return k.Sleep(ctx, id)
 	}))
@@ -174,6 +179,23 @@ func (d *Daemon) exec(w http.ResponseWriter, r *http.Request) {
 		}
 		return d.runtime.ExecArgs(id, container.ExecSpec(request)), nil
 	})(w, r)
+}
+
+// sockets answers what is known of a container's connections, whatever else is
+// done to it.
+func (d *Daemon) sockets(w http.ResponseWriter, r *http.Request) {
+	id := host.ContainerID(r.PathValue("id"))
+	if d.unit(id) == nil {
+		keeper.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
+		return
+	}
+	client, err := d.keeper.get(r.Context())
+	if err != nil {
+		keeper.Answer(w, nil, err)
+		return
+	}
+	report, err := client.Sockets(r.Context(), id, false)
+	keeper.Answer(w, report, err)
 }
 
 // streamEvents writes what is kept, then what follows, if asked.

@@ -110,6 +110,22 @@ func (c *Client) Services(ctx context.Context, project host.ProjectName) ([]Serv
 	return all, err
 }
 
+// ServicesWithConnections is Services with what the keeper knows of their
+// connections.
+func (c *Client) ServicesWithConnections(ctx context.Context, project host.ProjectName) ([]ServiceStatus, error) {
+	var all []ServiceStatus
+	err := c.call(ctx, http.MethodGet, "/v1/services?connections=1&project="+url.QueryEscape(string(project)), nil, &all)
+	return all, err
+}
+
+// Sockets lists the connections of a container. host.ErrNotFound: none, for it
+// does not run.
+func (c *Client) Sockets(ctx context.Context, id host.ContainerID) (keeper.SocketReport, error) {
+	var report keeper.SocketReport
+	err := c.call(ctx, http.MethodGet, servicePath(id, "sockets"), nil, &report)
+	return report, err
+}
+
 func servicePath(id host.ContainerID, verb string) string {
 	return "/v1/services/" + url.PathEscape(string(id)) + "/" + verb
 }

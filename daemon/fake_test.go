@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -287,6 +288,15 @@ func (w *world) Wake(_ context.Context, id host.ContainerID, _ string) (keeper.W
 }
 
 func (w *world) Activity(context.Context, host.ContainerID) error { return nil }
+
+func (w *world) Sockets(_ context.Context, id host.ContainerID, brief bool) (keeper.SocketReport, error) {
+	report := keeper.SocketReport{Reasons: []string{"known of " + string(id)}}
+	if !brief {
+		at := netip.MustParseAddrPort("10.0.0.2:80")
+		report.Connections = []keeper.Connection{{Local: at, Remote: at, State: keeper.ConnectionParked, Idle: time.Minute, Why: "idle for 60 s"}}
+	}
+	return report, nil
+}
 
 func (w *world) BeginProbe(_ context.Context, id host.ContainerID, _ time.Duration) (bool, error) {
 	return w.fake(id).state == host.Awake, nil

@@ -104,6 +104,7 @@ type keepers interface {
 	Sleep(ctx context.Context, id host.ContainerID) (keeper.SleepReport, error)
 	Wake(ctx context.Context, id host.ContainerID, reason string) (keeper.WakeReport, error)
 	Activity(ctx context.Context, id host.ContainerID) error
+	Sockets(ctx context.Context, id host.ContainerID, brief bool) (keeper.SocketReport, error)
 	BeginProbe(ctx context.Context, id host.ContainerID, limit time.Duration) (bool, error)
 	EndProbe(ctx context.Context, id host.ContainerID) error
 	Watch(ctx context.Context, f func(host.Event)) error

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"torpor/host"
@@ -35,6 +36,7 @@ type ServiceStatus struct {
 	// ConnectionsParkedWhy says why the others could not be suspended.
 	ConnectionsSuspended int           `json:"connections_suspended,omitempty"`
 	ConnectionsParkedWhy string        `json:"connections_parked_why,omitempty"`
+	Connections          []string      `json:"connections,omitempty"` // what is known of them, in words, if asked for
 	Cycles               int           `json:"cycles"`
 	LastWake             time.Duration `json:"last_wake_ns,omitempty"`
 	LastSleep            time.Duration `json:"last_sleep_ns,omitempty"`
@@ -96,6 +98,32 @@ func (u *unit) status(k keeper.Status) ServiceStatus {
 		s.ConnectionsSuspended, s.ConnectionsParkedWhy = k.ConnectionsSuspended, k.ConnectionsParkedWhy
 	}
 	return s
+}
+
+// connectionsTime bounds the wait for a keeper that is busy with one container:
+// what is known of its connections is then left out.
+const connectionsTime = 2 * time.Second
+
+// addConnections asks the keeper what it knows of the connections.
+func (d *Daemon) addConnections(ctx context.Context, all []ServiceStatus) {
+	ctx, cancel := context.WithTimeout(ctx, connectionsTime)
+	defer cancel()
+	client, err := d.keeper.get(ctx)
+	if err != nil {
+		return
+	}
+	var asked sync.WaitGroup
+	for i := range all {
+		if all[i].MainPID == 0 && all[i].State != host.Asleep {
+			continue
+		}
+		asked.Go(func() {
+			if report, err := client.Sockets(ctx, all[i].ID, true); err == nil {
+				all[i].Connections = report.Reasons
+			}
+		})
+	}
+	asked.Wait()
 }
 
 // ticksPerSecond is USER_HZ.

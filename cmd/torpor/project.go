@@ -112,11 +112,16 @@ func (f *projectFlags) project(ctx context.Context, env *environment) (host.Proj
 // project/service, a container's name or id. No names: all of the project; all
 // that there are when there is no project here.
 func (f *projectFlags) find(ctx context.Context, env *environment, client *daemon.Client, names []string) ([]daemon.ServiceStatus, error) {
+	return f.findBy(ctx, env, client.Services, names)
+}
+
+// findBy is find with another list of all services.
+func (f *projectFlags) findBy(ctx context.Context, env *environment, list func(context.Context, host.ProjectName) ([]daemon.ServiceStatus, error), names []string) ([]daemon.ServiceStatus, error) {
 	project, err := f.project(ctx, env)
 	if err != nil {
 		return nil, err
 	}
-	all, err := client.Services(ctx, "")
+	all, err := list(ctx, "")
 	if err != nil {
 		return nil, err
 	}

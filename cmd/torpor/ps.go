@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -18,20 +19,25 @@ import (
 func newPsCommand(env *environment) *cobra.Command {
 	var at place
 	var project projectFlags
-	var asJSON, all bool
+	var asJSON, all, verbose bool
 	cmd := &cobra.Command{
 		Use:   "ps [SERVICE...]",
 		Short: "List services: which sleep, what they hold, why others are awake",
 		Example: `  torpor ps
+  torpor ps -v web
   torpor ps -a --json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := daemon.NewClient(at.socket)
+			list := client.Services
+			if verbose {
+				list = client.ServicesWithConnections
+			}
 			var services []daemon.ServiceStatus
 			var err error
 			if all {
-				services, err = client.Services(cmd.Context(), "")
+				services, err = list(cmd.Context(), "")
 			} else {
-				services, err = project.find(cmd.Context(), env, client, args)
+				services, err = project.findBy(cmd.Context(), env, list, args)
 			}
 			if err != nil {
 				return err
@@ -43,19 +49,37 @@ func newPsCommand(env *environment) *cobra.Command {
 				}
 				return json.NewEncoder(env.stdout).Encode(services)
 			}
-			table := tabwriter.NewWriter(env.stdout, 0, 8, 2, ' ', 0)
-			fmt.Fprintln(table, "NAME\tIMAGE\tSTATE\tPORTS\tMEMORY\tLAST WAKE")
-			for _, s := range services {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.Image, describe(s), strings.Join(s.Ports, ", "), units.BytesSize(float64(s.MemoryBytes)), lastWake(s))
-			}
-			return table.Flush()
+			return printServices(env.stdout, services)
 		},
 	}
 	at.register(cmd)
 	project.register(cmd)
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "services of all projects")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say what is known of their connections")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// printServices writes a table, with what is known of a service's connections
+// in lines below its own.
+func printServices(w io.Writer, services []daemon.ServiceStatus) error {
+	var text strings.Builder
+	table := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(table, "NAME\tIMAGE\tSTATE\tPORTS\tMEMORY\tLAST WAKE")
+	for _, s := range services {
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\n", s.ID, s.Image, describe(s), strings.Join(s.Ports, ", "), units.BytesSize(float64(s.MemoryBytes)), lastWake(s))
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	rows := slices.Collect(strings.Lines(text.String()))
+	for i, s := range services { // the lines below are no rows: columns would be as wide as them
+		for _, line := range s.Connections {
+			rows[i+1] += "  " + line + "\n"
+		}
+	}
+	_, err := io.WriteString(w, strings.Join(rows, ""))
+	return err
 }
 
 // describe says in a few words what a service does and why.
