@@ -34,7 +34,7 @@ func (s *service) look(now time.Time) (analyzer.Activity, error) {
 	observations := make([]analyzer.Observation, len(all))
 	for i, c := range all {
 		observations[i] = analyzer.Observation{
-			Key: socket.Key{Local: c.Local, Remote: c.Remote}, Established: c.Established,
+			Key: socket.Key{Local: c.Local, Remote: c.Remote}, Established: c.Established, Socket: c.Socket,
 			Unread: c.Unread, Unacknowledged: c.Unacknowledged,
 			SegmentsIn: c.SegmentsIn, SegmentsOut: c.SegmentsOut, AcksIn: c.AcksIn, AcksOut: c.AcksOut,
 			SinceIn: c.SinceIn, SinceOut: c.SinceOut, KeepAlive: c.KeepAlive, Repeated: c.Repeated,

@@ -38,7 +38,7 @@ func (i *idleness) resetAhead() {
 	*i = idleness{activeAt: time.Unix(0, 0), ownAt: time.Now(), ahead: true}
 }
 
-func (i *idleness) active(now time.Time, why string) { i.activeAt, i.why = now, why }
+func (i *idleness) active(now time.Time, why string) { i.activeAt, i.why, i.ahead = now, why, false }
 
 // tick looks at idleness and puts the service to sleep when its quiet time is
 // over.
@@ -150,6 +150,8 @@ func (s *service) observe(now time.Time) error {
 	switch {
 	case arrived != i.lastArrived:
 		i.active(now, "a packet or connection arrived")
+	case elapsed >= minShareWindow && share > busyShare && i.ahead:
+		i.ownAt = now // a wake and its pings take time, too
 	case elapsed >= minShareWindow && share > busyShare:
 		i.active(now, fmt.Sprintf("it uses %.0f %% of a CPU", share*100))
 	}

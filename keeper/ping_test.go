@@ -30,7 +30,8 @@ async def ping(writer):
 async def serve(reader, writer):
     task = asyncio.create_task(ping(writer)) if period else None
     while line := await reader.readline():
-        writer.write(line)
+        if line != b"pong\n":
+            writer.write(line)
     if task:
         task.cancel()
     writer.close()
@@ -156,8 +157,8 @@ func (o *outside) retarget(change func(*Target)) {
 	}
 }
 
-// readPings sends the time of each ping.
-func readPings(conn net.Conn) <-chan time.Time {
+// readPings sends the time of each ping, and answers it if asked to.
+func readPings(conn net.Conn, answer bool) <-chan time.Time {
 	pings := make(chan time.Time, 100)
 	go func() {
 		defer close(pings)
@@ -165,6 +166,11 @@ func readPings(conn net.Conn) <-chan time.Time {
 		for lines.Scan() {
 			if lines.Text() == "ping" {
 				pings <- time.Now()
+				if answer {
+					if _, err := conn.Write([]byte("pong\n")); err != nil {
+						return
+					}
+				}
 			}
 		}
 	}()
@@ -181,7 +187,7 @@ func TestWakesAheadOfPings(t *testing.T) {
 				// Longer than between pings, so that they are learnt.
 				target.SleepAfter, target.Connections = 2200*time.Millisecond, policy
 			}, "/usr/bin/python3", "-c", pingServer, fmt.Sprint(period.Seconds()))
-			first, second := readPings(o.dial()), readPings(o.dial()) // at nearly the same times
+			first, second := readPings(o.dial(), true), readPings(o.dial(), false) // at nearly the same times
 			o.awaitReason("quiet for 1.5 s between its own pings to 192.0.2.1:")
 			for len(first)+len(second) > 0 {
 				select {
@@ -205,13 +211,21 @@ func TestWakesAheadOfPings(t *testing.T) {
 				}
 				last = at
 			}
+			third, last := readPings(o.dial(), true), time.Now() // its pings are foretold by the others
+			for range 2 {
+				at := <-third
+				if gap := at.Sub(last); gap < period/2 || gap > period+period/2 {
+					t.Errorf("ping after %s, want %s", gap, period)
+				}
+				last = at
+			}
 			report, err := o.Sockets(t.Context(), o.target.ID, false)
-			if err != nil || len(report.Connections) != 2 || len(report.Reasons) == 0 {
+			if err != nil || len(report.Connections) != 3 || len(report.Reasons) == 0 {
 				t.Fatalf("sockets are %+v, %v", report, err)
 			}
 			t.Logf("%+v", report)
-			for _, c := range report.Connections {
-				if !strings.Contains(c.Why, "its own ping is sent every 1.5 s") && !strings.Contains(c.Why, "is set") {
+			for _, c := range report.Connections { // the service just woke
+				if !strings.Contains(c.Why, "its own ping is sent every 1.5 s") {
 					t.Errorf("connection is %+v", c)
 				}
 			}

@@ -13,6 +13,7 @@ import (
 type Connection struct {
 	Local, Remote netip.AddrPort // unmapped
 	Established   bool           // else the peer has sent its end (CLOSE_WAIT)
+	Socket        uint64         // its cookie: no two of a running kernel have the same
 
 	Unread, Unacknowledged uint32 // bytes in the queues: received, written
 	BytesIn, BytesOut      uint64 // out: without repetitions
@@ -58,6 +59,7 @@ func connection(s *netlink.InetDiagTCPInfoResp) (Connection, bool) {
 	return Connection{
 		Local: addrPort(m.ID.Source, m.ID.SourcePort), Remote: addrPort(m.ID.Destination, m.ID.DestinationPort),
 		Established: m.State == tcpEstablished,
+		Socket:      uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0]),
 		Unread:      m.RQueue, Unacknowledged: m.WQueue,
 		BytesIn: i.Bytes_received, BytesOut: i.Bytes_sent - i.Bytes_retrans,
 		SegmentsIn: i.Data_segs_in, SegmentsOut: i.Data_segs_out - i.Total_retrans,

@@ -53,7 +53,10 @@ func TestReadConnections(t *testing.T) {
 		if got.SegmentsIn > 0 && got.SinceIn > time.Minute || got.SegmentsOut > 0 && got.SinceOut > time.Minute {
 			t.Errorf("connection from %s has %+v", local, got)
 		}
-		end.want.Local, end.want.Remote = got.Local, got.Remote
+		if got.Socket == 0 || slices.ContainsFunc(all, func(c Connection) bool { return c.Local != local && c.Socket == got.Socket }) {
+			t.Errorf("connection from %s has socket %d, of %+v", local, got.Socket, all)
+		}
+		end.want.Local, end.want.Remote, end.want.Socket = got.Local, got.Remote, got.Socket
 		got.AcksIn, got.AcksOut, got.SinceIn, got.SinceOut, got.KeepAlive = 0, 0, 0, 0, false
 		if got != end.want {
 			t.Errorf("connection is %+v, want %+v", got, end.want)

@@ -19,6 +19,7 @@ type Analyzer struct {
 	settings Settings
 	begin    time.Time
 	all      map[socket.Key]*history
+	ports    map[uint16]*habit // local ones
 	look     uint32
 	lastLook moment
 
@@ -35,7 +36,7 @@ const keptSleeps = 5
 
 // New returns one that knows nothing, of a service that is awake.
 func New(s Settings, now time.Time) *Analyzer {
-	return &Analyzer{settings: s, begin: now, all: map[socket.Key]*history{}, slept: never}
+	return &Analyzer{settings: s, begin: now, all: map[socket.Key]*history{}, ports: map[uint16]*habit{}, slept: never}
 }
 
 // Set changes the settings.
@@ -93,10 +94,12 @@ func (a *Analyzer) found(o *Observation, now moment, s *scene) *history {
 	h := &history{lastIn: never, lastOut: never, streak: never, first: now}
 	began := h.observe(o, now)
 	h.peers = began == byPeer
+	h.ping.last = max(a.lastLook, a.awake) // not before
 	if a.look > 1 && began == byItself {
 		h.ping.add(h.lastOut, false)
 	}
 	if a.look == 1 {
+		h.ping.last = now
 		h.first = min(now, max(h.lastIn, h.lastOut))
 		if h.first == never {
 			h.first = now
@@ -113,7 +116,7 @@ func (a *Analyzer) observe(h *history, o *Observation, now moment, s *scene) {
 	t := h.observe(o, now)
 	if t == silent {
 		h.streak = never
-		a.lapse(h, now)
+		a.lapse(o.Key, h, now)
 		return
 	}
 	streams := h.streak != never
@@ -130,7 +133,7 @@ func (a *Analyzer) observe(h *history, o *Observation, now moment, s *scene) {
 		a.pinged(o.Key, h, streams)
 		h.peers = false
 	}
-	r, regular := h.ping.rhythm()
+	r, regular := a.rhythm(o.Key, h)
 	switch {
 	case t != byPeer && regular && a.worthwhile(r) && !a.internal(o.Key):
 		s.own = true
@@ -142,7 +145,7 @@ func (a *Analyzer) observe(h *history, o *Observation, now moment, s *scene) {
 			s.data, s.streak, s.stream = true, h.streak, o.Key
 		}
 	}
-	a.lapse(h, now)
+	a.lapse(o.Key, h, now)
 }
 
 // pinged notes an exchange that the service began. What goes on between all
@@ -154,19 +157,27 @@ func (a *Analyzer) pinged(k socket.Key, h *history, streams bool) {
 	awake := h.ping.begun && h.ping.last > a.slept
 	// Over a sleep an interval only shows whether the wake was in time. It is not
 	// learnt from: a little late each time, they would get longer and longer.
-	if r, ok := h.ping.rhythm(); ok && !awake && h.ping.woken && !r.like(h.lastOut.since(h.ping.last)) {
-		h.ping.disappoint()
+	if r, ok := a.rhythm(k, h); ok && !awake && h.ping.woken {
+		if !r.like(h.lastOut.since(h.ping.last)) {
+			a.disappointed(k, h)
+		} else if b := a.borrowed(k, h); b != nil {
+			b.met++
+		}
 	}
+	_, regular := h.ping.rhythm()
 	h.ping.add(h.lastOut, awake)
+	if r, ok := h.ping.rhythm(); ok && !regular {
+		a.teach(k, r)
+	}
 }
 
 // lapse forgets pings that do not come any more.
-func (a *Analyzer) lapse(h *history, now moment) {
+func (a *Analyzer) lapse(k socket.Key, h *history, now moment) {
 	if a.asleep {
 		return
 	}
-	if r, ok := h.ping.rhythm(); ok && h.ping.lapsed(now, a.awake, r) {
-		h.ping.disappoint()
+	if r, ok := a.rhythm(k, h); ok && h.ping.lapsed(now, a.awake, r) {
+		a.disappointed(k, h)
 	}
 }
 
@@ -200,8 +211,8 @@ func (a *Analyzer) Woke(now time.Time, ahead bool) {
 
 // await notes for which pings it was woken.
 func (a *Analyzer) await(now moment) {
-	for _, h := range a.all {
-		r, ok := h.ping.rhythm()
+	for k, h := range a.all {
+		r, ok := a.rhythm(k, h)
 		if !ok || h.ping.woken {
 			continue
 		}

@@ -230,7 +230,7 @@ func TestRestoredSockets(t *testing.T) {
 	a.Observe(start, []Observation{o})
 	a.Slept(start.Add(2*time.Second), 1)
 	a.Woke(start.Add(time.Minute), false)
-	o.SegmentsIn, o.SegmentsOut, o.SinceIn, o.SinceOut = 0, 0, 0, 0
+	o.Socket, o.SegmentsIn, o.SegmentsOut, o.SinceIn, o.SinceOut = 7, 0, 0, 0, 0
 	if act := a.Observe(start.Add(time.Minute), []Observation{o}); act != (Activity{}) {
 		t.Errorf("a restored socket is activity: %+v", act)
 	}
@@ -240,6 +240,12 @@ func TestRestoredSockets(t *testing.T) {
 	o.SegmentsIn = 1
 	if act := a.Observe(start.Add(61*time.Second), []Observation{o}); act.Used == "" {
 		t.Errorf("data on a restored socket is %+v", act)
+	}
+	a.Slept(start.Add(63*time.Second), 1)
+	a.Woke(start.Add(70*time.Second), false)
+	o.Socket = 8 // and has as many segments before anybody looks
+	if act := a.Observe(start.Add(71*time.Second), []Observation{o}); act.Used == "" {
+		t.Errorf("data on a socket restored again is %+v", act)
 	}
 }
 
@@ -279,4 +285,46 @@ func TestMemory(t *testing.T) {
 		t.Errorf("%d connections are known, want 10", a.Len())
 	}
 	runtime.KeepAlive(a)
+}
+
+// TestNewConnectionsAreLikeOthers foretells the pings of a client that has just
+// come by those of others on the same port, and not for long if it gets none.
+func TestNewConnectionsAreLikeOthers(t *testing.T) {
+	pings := func(n int, from, every time.Duration) *traffic {
+		return &traffic{key: testKey(n), coarse: ms(1), segments: exchanges(times(from, time.Hour, func() time.Duration { return every }), true, nil)}
+	}
+	settings := Settings{SleepAfter: time.Second}
+	old := []*traffic{pings(1, time.Second, 10*time.Second), pings(2, 4*time.Second, 10*time.Second)}
+	for _, test := range []struct {
+		name string
+		new  *traffic
+		met  bool
+	}{
+		{"gets pings", pings(3, 62*time.Second, 10*time.Second), true}, // came at 52 s
+		{"gets none", &traffic{key: testKey(3), coarse: ms(1)}, false},
+	} {
+		a := watched(settings, ms(250), 51900*time.Millisecond, old...)
+		watch(a, 52*time.Second, test.new) // the others are gone
+		now := 53 * time.Second
+		watch(a, now, test.new)
+		wakes := 0
+		for range 5 {
+			a.Slept(start.Add(now), 1)
+			wake, ok := a.NextWake(start.Add(now))
+			if !ok {
+				break
+			}
+			if early := start.Add(62*time.Second + time.Duration(wakes)*10*time.Second).Sub(wake.At); test.met && (early < 0 || early > ms(500)) {
+				t.Errorf("%s: wake %d is %s ahead", test.name, wakes, early)
+			}
+			wakes++
+			a.Woke(wake.At, true)
+			for now = wake.At.Sub(start); a.Stay(start.Add(now)) != ""; now += ms(100) {
+				watch(a, now, test.new)
+			}
+		}
+		if want := map[bool]int{true: 5, false: patience}[test.met]; wakes != want {
+			t.Errorf("%s: woken %d times, want %d", test.name, wakes, want)
+		}
+	}
 }

@@ -34,7 +34,7 @@ func (a *Analyzer) Choose(k socket.Key, now time.Time) Choice {
 	}
 	n := a.moment(now)
 	c := a.cause(k, h, n)
-	return Choice{Suspend: c.suspends(), Why: a.words(c, h, n)}
+	return Choice{Suspend: c.suspends(), Why: a.words(k, c, h, n)}
 }
 
 // cause is why a connection is parked or suspended. Words are made for those
@@ -58,7 +58,7 @@ func (c cause) suspends() bool { return c >= suspendIsSet }
 
 func (a *Analyzer) cause(k socket.Key, h *history, now moment) cause {
 	idle, asleep, usual := now.since(h.last()), now.since(a.slept), a.usualSleep()
-	r, pings := h.ping.rhythm()
+	r, pings := a.rhythm(k, h)
 	switch {
 	case a.settings.Connections == host.ConnectionsPark:
 		return parkIsSet
@@ -82,7 +82,7 @@ func (a *Analyzer) cause(k socket.Key, h *history, now moment) cause {
 	return areMany
 }
 
-func (a *Analyzer) words(c cause, h *history, now moment) string {
+func (a *Analyzer) words(k socket.Key, c cause, h *history, now moment) string {
 	held, idle := count(a.held, "connection")+" held", "idle for "+words(now.since(h.last()))
 	switch c {
 	case parkIsSet:
@@ -96,7 +96,7 @@ func (a *Analyzer) words(c cause, h *history, now moment) string {
 	case speaksSoon:
 		return fmt.Sprintf("%s, usual gap %s", idle, words(h.gap))
 	case pingsSoon:
-		r, _ := h.ping.rhythm()
+		r, _ := a.rhythm(k, h)
 		return fmt.Sprintf("%s, its own ping is sent every %s", idle, words(r.usual))
 	case few:
 		return idle + ", " + held

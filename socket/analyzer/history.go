@@ -4,6 +4,7 @@ import "time"
 
 // history is what is remembered of one connection.
 type history struct {
+	socket                  uint64
 	segmentsIn, segmentsOut uint32 // as last seen
 	acksIn, acksOut         uint32
 	unread, unacknowledged  uint32
@@ -48,8 +49,8 @@ const (
 
 // observe brings the history up to date.
 func (h *history) observe(o *Observation, now moment) turn {
-	if o.SegmentsIn < h.segmentsIn || o.SegmentsOut < h.segmentsOut { // another socket
-		h.segmentsIn, h.segmentsOut, h.acksIn, h.acksOut = 0, 0, 0, 0
+	if o.Socket != h.socket {
+		h.socket, h.segmentsIn, h.segmentsOut, h.acksIn, h.acksOut = o.Socket, 0, 0, 0, 0
 	}
 	in, out := o.SegmentsIn-h.segmentsIn, o.SegmentsOut-h.segmentsOut
 	acksIn, acksOut := o.AcksIn-h.acksIn, o.AcksOut-h.acksOut

@@ -7,10 +7,11 @@ import (
 )
 
 // Observation is what the kernel tells of one connection. Counters begin with
-// the socket, so they may be lower than the last ones when it was restored.
+// the socket: a connection that was restored has another.
 type Observation struct {
 	socket.Key
-	Established bool // else the peer has sent its end
+	Established bool   // else the peer has sent its end
+	Socket      uint64 // tells sockets apart
 
 	Unread, Unacknowledged  uint32        // bytes in the queues: received, written
 	SegmentsIn, SegmentsOut uint32        // with data, without repetitions

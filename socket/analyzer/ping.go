@@ -30,7 +30,7 @@ const (
 // ping is what is known of the exchanges that the service begins on one
 // connection. The zero value knows nothing.
 type ping struct {
-	last      moment // valid if begun
+	last      moment // if not begun, when the connection was found
 	awaited   moment // when the service was first woken for the next one; valid if woken
 	intervals [keptIntervals]uint32
 	n         uint8 // of intervals, the latest last

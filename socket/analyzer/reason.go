@@ -39,7 +39,7 @@ func (a *Analyzer) Describe(k socket.Key, now time.Time) string {
 	if h.streak != never && a.moment(now).since(h.streak) >= streamTime {
 		add("in use for %s", words(a.moment(now).since(h.streak)))
 	}
-	if r, ok := h.ping.rhythm(); ok && !a.internal(k) {
+	if r, ok := a.rhythm(k, h); ok && !a.internal(k) {
 		add("its own ping is sent every %s", words(r.usual))
 	}
 	if gap, ok := h.usual(); ok {
@@ -75,6 +75,7 @@ func (a *Analyzer) Reasons(now time.Time) []string {
 func (a *Analyzer) keeping(now moment) []string {
 	type kind struct {
 		n    int
+		key  socket.Key
 		idle *history // longest
 		why  cause
 	}
@@ -86,15 +87,15 @@ func (a *Analyzer) keeping(now moment) []string {
 			of = &suspended
 		}
 		if of.n++; of.n == 1 || h.last() < of.idle.last() {
-			of.idle, of.why = h, c
+			of.key, of.idle, of.why = k, h, c
 		}
 	}
 	var lines []string
 	if parked.n > 0 {
-		lines = append(lines, fmt.Sprintf("%s to park: %s", count(parked.n, "connection"), a.words(parked.why, parked.idle, now)))
+		lines = append(lines, fmt.Sprintf("%s to park: %s", count(parked.n, "connection"), a.words(parked.key, parked.why, parked.idle, now)))
 	}
 	if suspended.n > 0 {
-		lines = append(lines, fmt.Sprintf("%s to suspend: %s", count(suspended.n, "connection"), a.words(suspended.why, suspended.idle, now)))
+		lines = append(lines, fmt.Sprintf("%s to suspend: %s", count(suspended.n, "connection"), a.words(suspended.key, suspended.why, suspended.idle, now)))
 	}
 	return lines
 }
@@ -105,7 +106,7 @@ func (a *Analyzer) pings(now time.Time) []string {
 	var often rhythm
 	var to socket.Key // of the most frequent ones
 	for k, h := range a.all {
-		r, ok := h.ping.rhythm()
+		r, ok := a.rhythm(k, h)
 		switch {
 		case !ok || a.internal(k):
 		case a.worthwhile(r):

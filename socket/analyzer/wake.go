@@ -16,7 +16,7 @@ func (a *Analyzer) worthwhile(r rhythm) bool {
 // HasPings reports whether the service sends pings that it sleeps between.
 func (a *Analyzer) HasPings() bool {
 	for k, h := range a.all {
-		if r, ok := h.ping.rhythm(); ok && a.worthwhile(r) && !a.internal(k) {
+		if r, ok := a.rhythm(k, h); ok && a.worthwhile(r) && !a.internal(k) {
 			return true
 		}
 	}
@@ -38,7 +38,7 @@ func (a *Analyzer) NextWake(now time.Time) (next Wake, ok bool) {
 	n := a.moment(now)
 	first, firstDue := moment(0), moment(0)
 	for k, h := range a.all {
-		r, regular := h.ping.rhythm()
+		r, regular := a.rhythm(k, h)
 		if !regular || !a.worthwhile(r) || a.internal(k) {
 			continue
 		}
@@ -59,7 +59,7 @@ func (a *Analyzer) NextWake(now time.Time) (next Wake, ok bool) {
 func (a *Analyzer) Stay(now time.Time) string {
 	n, soon := a.moment(now), a.Quiet()
 	for k, h := range a.all {
-		r, regular := h.ping.rhythm()
+		r, regular := a.rhythm(k, h)
 		if !regular || !a.worthwhile(r) || a.internal(k) {
 			continue
 		}
