@@ -38,7 +38,7 @@ count:    so many are suspended at the same time, with their peers, who have
 			if asJSON {
 				return json.NewEncoder(env.stdout).Encode(result)
 			}
-			return printSockets(env, result)
+			return printBenchSockets(env, result)
 		},
 	}
 	cmd.Flags().IntVar(&o.Count, "count", 100_000, "connections that are suspended at the same time")
@@ -48,7 +48,7 @@ count:    so many are suspended at the same time, with their peers, who have
 	return cmd
 }
 
-func printSockets(env *environment, r *bench.SocketsResult) error {
+func printBenchSockets(env *environment, r *bench.SocketsResult) error {
 	table := tabwriter.NewWriter(env.stdout, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(table, "echo on an awake connection, p50 (p99), ms\t%s\n", bothFine(r.Awake))
 	fmt.Fprintf(table, "echo on a suspended connection\t%s\n", bothFine(r.Woken))
