@@ -20,6 +20,7 @@ type testKeeper struct {
 	*Client
 	t      *testing.T
 	config Config
+	server *Server
 	stop   func()
 	events chan host.Event
 }
@@ -33,7 +34,7 @@ func startKeeper(t *testing.T, config Config) *testKeeper {
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx) }()
-	k := &testKeeper{t: t, config: config, events: make(chan host.Event, 100)}
+	k := &testKeeper{t: t, config: config, server: server, events: make(chan host.Event, 100)}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if k.Client, err = Dial(ctx, config.Socket); err == nil {
 			break

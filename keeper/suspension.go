@@ -233,6 +233,11 @@ func (s *service) suspendRead(spec *checkpoint.Spec, image *imagefile.File, fds 
 	if err != nil {
 		return err
 	}
+	if slices.ContainsFunc(all, func(one socket.Suspended) bool { return one.Err == nil && len(one.Spec.Unread) > 0 }) {
+		// It arrived since the service was watched, and shall wake it: the next
+		// watch sees it on a socket, and nobody would see it in a record.
+		return takeBack(fds, all)
+	}
 	kept := len(all) // from here on all can be suspended
 	for kept > 0 && all[kept-1].Err == nil {
 		kept--

@@ -290,3 +290,34 @@ func (s *suspending) await(what string, is func(Status) bool) Status {
 		}
 	}
 }
+
+// TestDataBeforeSuspension has data arrive at a sleeping service in the moment in
+// which its connections are to be suspended: it wakes.
+func TestDataBeforeSuspension(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Program("/usr/bin/python3"))
+	s := startSuspending(t, []string{"/usr/bin/python3", "-c", quietPythonServer, "20"}, askHTTP, 3)
+	svc := s.k.server.find(s.target.ID)
+	for i := range s.conns {
+		s.askOn(i)
+		if err := svc.do(t.Context(), func() { svc.suspendAt = time.Now().Add(time.Hour) }); err != nil { // not by itself
+			t.Fatal(err)
+		}
+		s.await("parked connections", func(st Status) bool { return st.State == host.Asleep && st.ConnectionsHeld == len(s.conns) })
+		answered := make(chan error, 1)
+		err := svc.do(t.Context(), func() {
+			s.conns[i].SetDeadline(time.Now().Add(10 * time.Second))
+			go func() { answered <- s.ask(i, 0, s.conns[i], s.reads[i]) }()
+			time.Sleep(20 * time.Millisecond)
+			if why, err := svc.suspend(time.Now().Add(time.Hour)); why != "" || err != nil {
+				t.Error(why, err)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answered; err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.checkPeers()
+}

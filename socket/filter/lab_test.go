@@ -249,6 +249,9 @@ func (b *bed) Wake(k socket.Key, why segment.Reason) error {
 	if b.refuse != nil {
 		return b.refuse
 	}
+	if b.asleep[k] == nil {
+		return nil // by the test, meanwhile
+	}
 	c, err := restore(b.asleep[k])
 	if err != nil {
 		return err
