@@ -25,7 +25,7 @@ class Client:
         self.said += 1
         self.connection.sendall(b"hello\n")
         answer = self.answers.readline()
-        if answer != b"%d of %d clients\n" % (self.said, count):
+        if not answer.startswith(b"%d of " % self.said):
             sys.exit(f"the service answered {answer!r}")
 
     def sent_again(self):
