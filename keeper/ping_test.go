@@ -64,11 +64,6 @@ func startOutside(t *testing.T, change func(*Target), args ...string) *outside {
 	if err := o.Adopt(t.Context(), o.target); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := o.Forget(t.Context(), o.target.ID); err != nil && t.Context().Err() == nil {
-			t.Error(err)
-		}
-	})
 	return o
 }
 
@@ -309,6 +304,9 @@ func TestManyAreSuspended(t *testing.T) {
 	if st := o.status(); st.ConnectionsSuspended != 70 || st.ConnectionsParkedWhy != "" {
 		t.Errorf("status is %+v", st)
 	}
+	o.stop()
+	o.testKeeper = startKeeper(t, o.config)
+	o.checkSockets(70, ConnectionSuspended, "70 connections held")
 }
 
 func (o *outside) checkSockets(n int, state ConnectionState, why string) {

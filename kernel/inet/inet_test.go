@@ -70,3 +70,43 @@ func TestReadConnections(t *testing.T) {
 		t.Errorf("counter went from %d to %d over an accepted connection", before, after)
 	}
 }
+
+// BenchmarkReadConnections reads 2000 ends of connections.
+func BenchmarkReadConnections(b *testing.B) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer l.Close()
+	for range 1000 {
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer client.Close()
+		server, err := l.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer server.Close()
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ReadConnections(os.Getpid()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// FuzzParseConnection reads what no kernel sends.
+func FuzzParseConnection(f *testing.F) {
+	message := make([]byte, diagBytes+4+infoBytes)
+	message[diagState], message[diagBytes], message[diagBytes+2] = tcpEstablished, 4+infoBytes, attrInfo
+	f.Add(message)
+	f.Add(message[:diagBytes+3])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, ok := parseConnection(b); ok && len(b) < diagBytes+infoBytes {
+			t.Errorf("%d bytes are %+v", len(b), c)
+		}
+	})
+}
