@@ -31,7 +31,7 @@ shop-web-1  172.30.0.2:80  [2001:db8::7]:40312  parked     12 minutes    idle fo
 func TestPrintsReasonsBelowServices(t *testing.T) {
 	services := []daemon.ServiceStatus{
 		{ID: "shop-web-1", Image: "nginx", State: host.Asleep, ConnectionsHeld: 2,
-			Connections: []string{"2 connections to park: idle for 12 s, 2 connections held", "usual sleep 2 m"}},
+			Connections: []string{"park 2 connections: idle for 12 s, 2 connections held", "usual sleep 2 m"}},
 		{ID: "shop-db-1", Image: "postgres", State: host.Awake},
 	}
 	var text, plain strings.Builder
@@ -43,7 +43,7 @@ func TestPrintsReasonsBelowServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := strings.SplitAfter(plain.String(), "\n")
-	want := rows[0] + rows[1] + "  2 connections to park: idle for 12 s, 2 connections held\n  usual sleep 2 m\n" + rows[2]
+	want := rows[0] + rows[1] + "  park 2 connections: idle for 12 s, 2 connections held\n  usual sleep 2 m\n" + rows[2]
 	if text.String() != want {
 		t.Errorf("printed:\n%s\nwant:\n%s", text.String(), want)
 	}

@@ -92,10 +92,10 @@ func (a *Analyzer) keeping(now moment) []string {
 	}
 	var lines []string
 	if parked.n > 0 {
-		lines = append(lines, fmt.Sprintf("%s to park: %s", count(parked.n, "connection"), a.words(parked.key, parked.why, parked.idle, now)))
+		lines = append(lines, fmt.Sprintf("park %s: %s", count(parked.n, "connection"), a.words(parked.key, parked.why, parked.idle, now)))
 	}
 	if suspended.n > 0 {
-		lines = append(lines, fmt.Sprintf("%s to suspend: %s", count(suspended.n, "connection"), a.words(suspended.key, suspended.why, suspended.idle, now)))
+		lines = append(lines, fmt.Sprintf("suspend %s: %s", count(suspended.n, "connection"), a.words(suspended.key, suspended.why, suspended.idle, now)))
 	}
 	return lines
 }
