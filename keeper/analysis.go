@@ -25,8 +25,13 @@ func (s *service) retarget(t Target) {
 	s.setAlarm(time.Now())
 }
 
+// freshLook is how old a look may be when a service falls asleep. One that is
+// put to sleep by a command may have connections that nobody has looked at.
+const freshLook = 100 * time.Millisecond
+
 // look shows the analyzer the connections as they are.
 func (s *service) look(now time.Time) (analyzer.Activity, error) {
+	s.lookedAt = now
 	all, err := inet.ReadConnections(s.target.InitPID)
 	if err != nil {
 		return analyzer.Activity{}, err

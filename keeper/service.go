@@ -41,6 +41,7 @@ type service struct {
 	retryAt time.Time // of the next try to sleep after a refusal
 
 	analyzer *analyzer.Analyzer
+	lookedAt time.Time     // at the connections
 	waited   time.Duration // before it last fell asleep
 	alarm    *time.Timer   // to wake ahead of a ping of its own
 	due      analyzer.Wake // what the alarm is for

@@ -50,6 +50,15 @@ func (s *service) dump() (*SleepReport, error) {
 	if err := checkpoint.Check(pids); err != nil {
 		return nil, err
 	}
+	if begun.Sub(s.lookedAt) > freshLook {
+		act, err := s.look(begun)
+		if err != nil {
+			return nil, err
+		}
+		if act.Used != "" {
+			s.idle.active(begun, act.Used)
+		}
+	}
 	s.lookStill(begun, pids)
 	waited := s.idle.waited(begun)
 	checked := time.Since(begun)
