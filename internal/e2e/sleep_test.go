@@ -45,7 +45,7 @@ func TestSleepsWithItsConnectionOpen(t *testing.T) {
 			t.Fatalf("asleep it is %+v", asleep)
 		}
 		held.want("/count", fmt.Sprint(i+2))
-		awake := m.ps()["web"]
+		awake := m.awaitState("web", "awake") // the answer may come before the keeper has noted it
 		if awake.State != "awake" || awake.LastWake == 0 || awake.Cycles != i+1 {
 			t.Fatalf("woken it is %+v", awake)
 		}
