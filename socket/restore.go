@@ -8,10 +8,14 @@ import (
 	"torpor/kernel/timens"
 )
 
+// UnfinishedMark is the mark (SO_MARK) of connections between Restore and Resume,
+// by which rules of a firewall can keep packets from them.
+const UnfinishedMark = 0x746f7270
+
 // Restore makes the connection again in the namespace of the calling thread;
-// listeners on its address do not mind. The socket is close-on-exec; the
-// caller owns it. Until Resume it sends nothing, not even when
-// it is closed; packets must not reach it earlier. On an error the peer was told
+// listeners on its address do not mind. The socket is close-on-exec; the caller
+// owns it. Until Resume it sends nothing, not even when it is closed, and packets
+// must not reach it: a FIN would end it half made. On an error the peer was told
 // nothing.
 //
 // Errors: EADDRNOTAVAIL, if there is such a connection already or its address
@@ -41,6 +45,9 @@ func (s *Spec) open(fd int) error {
 	if err := s.Options.Set(fd, socket.BeforeBind); err != nil {
 		return err
 	}
+	if err := socket.SetMark(fd, UnfinishedMark); err != nil {
+		return err
+	}
 	if err := socket.StartRepair(fd); err != nil {
 		return err
 	}
@@ -63,7 +70,7 @@ func (s *Spec) open(fd int) error {
 	if err := socket.SetWindow(fd, state.Window); err != nil {
 		return err
 	}
-	if err := s.Options.Set(fd, socket.AfterBind); err != nil {
+	if err := s.Options.Unmarked().Set(fd, socket.AfterBind); err != nil {
 		return err
 	}
 	if s.Blocking {

@@ -15,6 +15,8 @@ type Suspender struct {
 	defaults  map[int]*socket.Defaults // by domain
 	diagnosis *socket.Diagnosis
 	deafness  *socket.Deafness
+
+	authentication bool // the kernel knows TCP-AO
 }
 
 // NewSuspender makes one for the namespace of the calling thread.
@@ -37,11 +39,23 @@ func NewSuspender() (*Suspender, error) {
 	if s.diagnosis, err = socket.OpenDiagnosis(); err != nil {
 		return nil, errors.Join(err, s.deafness.Close())
 	}
+	s.authentication = knowsAuthentication()
 	return s, nil
 }
 
 // Close releases it.
 func (s *Suspender) Close() error { return errors.Join(s.diagnosis.Close(), s.deafness.Close()) }
+
+// knowsAuthentication asks about a socket that has no keys.
+func knowsAuthentication() bool {
+	fd, err := socket.New(kind(socket.IPv4))
+	if err != nil {
+		return false
+	}
+	defer syscall.Close(fd)
+	_, err = socket.Authenticated(fd)
+	return err == nil
+}
 
 func kind(domain int) socket.Kind {
 	return socket.Kind{Domain: domain, Type: socket.Stream, Protocol: socket.TCP}
@@ -151,6 +165,11 @@ func (s *Suspender) read(fd int, k socket.Kind) (*Spec, error) {
 	if signed {
 		return nil, refuse("segments signed by a key (TCP MD5)")
 	}
+	if s.authentication {
+		if authenticated, err := socket.Authenticated(fd); err != nil || authenticated {
+			return nil, errors.Join(err, refuse("segments authenticated by keys (TCP-AO)"))
+		}
+	}
 	spec.Key = spec.Key.unmap()
 	if spec.Options, err = s.defaults[k.Domain].Differences(fd); err != nil {
 		return nil, err
@@ -216,7 +235,7 @@ func stateName(state uint8) string {
 // Resume lets a connection go on that was restored, or was suspended and not
 // closed.
 func Resume(fd int, spec *Spec) error {
-	return errors.Join(socket.EndRepair(fd, spec.reuse()), socket.Hear(fd))
+	return errors.Join(socket.EndRepair(fd, spec.reuse()), socket.SetMark(fd, spec.Options.Mark()), socket.Hear(fd))
 }
 
 func (s *Spec) setState(r *socket.RepairState) {

@@ -331,3 +331,32 @@ func hasHeaders(fd, domain int) bool {
 func (a Options) ReuseAddress() bool {
 	return slices.ContainsFunc(a, func(o Option) bool { return o.Level == unix.SOL_SOCKET && o.Name == unix.SO_REUSEADDR })
 }
+
+func isMark(o Option) bool { return o.Level == unix.SOL_SOCKET && o.Name == unix.SO_MARK }
+
+// Mark returns the value of SO_MARK: 0, the default, if it is not among them.
+func (a Options) Mark() uint32 {
+	i := slices.IndexFunc(a, isMark)
+	if i < 0 {
+		return 0
+	}
+	var b [intBytes]byte
+	copy(b[:], a[i].Value)
+	return uint32(nativeInt(b[:]))
+}
+
+// Unmarked returns those without SO_MARK.
+func (a Options) Unmarked() Options {
+	if !slices.ContainsFunc(a, isMark) {
+		return a
+	}
+	return slices.DeleteFunc(slices.Clone(a), isMark)
+}
+
+// SetMark sets SO_MARK.
+func SetMark(fd int, mark uint32) error {
+	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(mark)); err != nil {
+		return fmt.Errorf("mark socket: %w", err)
+	}
+	return nil
+}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/xt"
 
+	"torpor/socket"
 	"torpor/socket/segment"
 )
 
@@ -112,9 +113,14 @@ func perSecond(n int) []expr.Any {
 
 // hasSocket matches packets that a socket of one address takes, and not those
 // that only a listener on the wildcard address does, or one that is no full
-// socket: then the expression has no value.
+// socket: then the expression has no value. A connection that is being restored
+// does not count.
 func hasSocket() []expr.Any {
-	return []expr.Any{&expr.Socket{Key: expr.SocketKeyWildcard, Register: 1}, equal(0)}
+	return []expr.Any{
+		&expr.Socket{Key: expr.SocketKeyWildcard, Register: 1}, equal(0),
+		&expr.Socket{Key: expr.SocketKeyMark, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: binary.NativeEndian.AppendUint32(nil, socket.UnfinishedMark)},
+	}
 }
 
 // portsHash matches a share of all pairs of ports.

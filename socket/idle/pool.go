@@ -216,7 +216,7 @@ func (p *Pool) Take(k socket.Key) (c *net.TCPConn, tag uint64, err error) {
 
 // take is Take in the namespace.
 func (p *Pool) take(k socket.Key) (c *net.TCPConn, tag uint64, err error) {
-	lock := &p.taking[(int(k.Remote.Port())^int(k.Local.Port()))%len(p.taking)]
+	lock := p.lock(k)
 	lock.Lock()
 	defer lock.Unlock()
 	p.closing.RLock()
@@ -235,6 +235,11 @@ func (p *Pool) take(k socket.Key) (c *net.TCPConn, tag uint64, err error) {
 		return nil, 0, err
 	}
 	return c, spec.Tag, nil
+}
+
+// lock is held while a connection is restored.
+func (p *Pool) lock(k socket.Key) *sync.Mutex {
+	return &p.taking[(int(k.Remote.Port())^int(k.Local.Port()))%len(p.taking)]
 }
 
 // restore makes the connection. Its record goes before it can send or receive:
@@ -306,8 +311,12 @@ func (p *Pool) closeParts() error {
 // handler is the Pool as the filter sees it.
 type handler Pool
 
-// Find implements filter.Handler.
+// Find implements filter.Handler. A connection that the program is taking is
+// not suspended when it has been restored, and not earlier.
 func (h *handler) Find(k socket.Key) (*socket.Spec, bool) {
+	lock := (*Pool)(h).lock(k)
+	lock.Lock()
+	defer lock.Unlock()
 	if !h.image.Has(k) {
 		return nil, false
 	}

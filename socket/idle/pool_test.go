@@ -289,6 +289,44 @@ func TestTake(t *testing.T) {
 	}
 }
 
+// TestSimultaneousClose has the program and its peer close a suspended
+// connection at the same time: neither is reset.
+func TestSimultaneousClose(t *testing.T) {
+	e := newEcho(t, netip.IPv4Unspecified())
+	for i := range 40 {
+		c := e.dial(netlab.Here4.Addr())
+		if err := ask(c, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		e.awaitLen(1)
+		k := Key{Local: netip.AddrPortFrom(netlab.Here4.Addr(), echoPort), Remote: netip.MustParseAddrPort(c.LocalAddr().String())}
+		taken := make(chan error, 1)
+		go func() {
+			mine, _, err := e.pool.Load().Take(k)
+			if err == nil {
+				err = mine.Close()
+			} else if errors.Is(err, host.ErrNotFound) {
+				err = nil // woken by the peer's end, and closed by who serves
+			}
+			taken <- err
+		}()
+		if i%2 == 0 {
+			time.Sleep(time.Duration(i) * 5 * time.Microsecond)
+		}
+		if err := c.CloseWrite(); err != nil {
+			t.Errorf("peer: %v", err)
+		}
+		c.SetDeadline(time.Now().Add(5 * time.Second))
+		if b, err := io.ReadAll(c); err != nil || len(b) > 0 {
+			t.Errorf("round %d: the peer reads %q, %v", i, b, err)
+		}
+		if err := <-taken; err != nil {
+			t.Errorf("round %d: %v", i, err)
+		}
+		e.awaitLen(0)
+	}
+}
+
 // TestAnotherPool goes on after the end of a process: while there is none, what
 // peers send is repeated, and then arrives.
 func TestAnotherPool(t *testing.T) {

@@ -116,3 +116,21 @@ func netlinkError(b []byte) error {
 	}
 	return unix.Errno(-nativeInt(b))
 }
+
+// tcpAOInfo is TCP_AO_INFO of linux/tcp.h.
+const tcpAOInfo = 40
+
+// Authenticated reports whether segments of a TCP socket are authenticated by
+// keys (TCP-AO, RFC 5925; since Linux 6.7). Errors: ENOPROTOOPT from a kernel
+// without.
+func Authenticated(fd int) (bool, error) {
+	var info [64]byte // struct tcp_ao_info_opt is shorter
+	_, err := getRaw(fd, unix.IPPROTO_TCP, tcpAOInfo, info[:])
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask for keys of connection: %w", err)
+	}
+	return true, nil
+}
