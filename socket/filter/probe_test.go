@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -116,7 +117,7 @@ func TestPeerChangesItsWindow(t *testing.T) {
 		n, err := served.Write(make([]byte, piece))
 		l.check(err)
 		lenBytes += n
-		time.Sleep(5 * time.Millisecond)
+		l.check(acknowledged(served)) // or what is said of the window is older than this piece
 		if room, err := sendWindow(served); err != nil || room < 2*piece {
 			l.check(err)
 			break
@@ -139,4 +140,24 @@ func TestPeerChangesItsWindow(t *testing.T) {
 	}
 	l.exchangeAsleep(b, peer)
 	l.unrepeated(peer)
+}
+
+// acknowledged waits until the peer has acknowledged all that was sent.
+func acknowledged(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		left := 0
+		if e := raw.Control(func(fd uintptr) { left, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) }); e != nil || err != nil {
+			return errors.Join(e, err)
+		}
+		if left == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%d bytes are not acknowledged", left)
+		}
+	}
 }
