@@ -38,8 +38,12 @@ type exchange func(client, n int, conn net.Conn, reader *bufio.Reader) error
 // TestUnderLoad puts services to sleep again and again while keep-alive
 // clients ask without a pause: every request is answered, no connection is
 // reset, and nothing grows.
-func TestUnderLoad(t *testing.T) {
-	for _, test := range []struct {
+func TestUnderLoad(t *testing.T) { eachProgram(t, underLoad) }
+
+// eachProgram runs a test with real programs: they wait for their connections by
+// threads, by epoll and by several processes.
+func eachProgram(t *testing.T, test func(t *testing.T, args []string, ask exchange)) {
+	for _, p := range []struct {
 		name    string
 		program string
 		args    func(t *testing.T) []string
@@ -53,15 +57,15 @@ func TestUnderLoad(t *testing.T) {
 		{"nginx", "nginx", func(t *testing.T) []string { return []string{"-c", nginxConfig(t)} }, askHTTP},
 		{"go", "", func(t *testing.T) []string { return nil }, askHTTP},
 	} {
-		t.Run(test.name, func(t *testing.T) {
-			args := test.args(t)
-			if test.name == "go" {
+		t.Run(p.name, func(t *testing.T) {
+			args := p.args(t)
+			if p.name == "go" {
 				args = []string{buildGoServer(t)}
 			} else {
-				kerneltest.Require(t, kerneltest.Program(test.program))
-				args = append([]string{test.program}, args...)
+				kerneltest.Require(t, kerneltest.Program(p.program))
+				args = append([]string{p.program}, args...)
 			}
-			underLoad(t, args, test.ask)
+			test(t, args, p.ask)
 		})
 	}
 }

@@ -231,7 +231,7 @@ func (s *service) suspendLast(spec *checkpoint.Spec, fds []int) (err error) {
 func (s *service) suspendRead(spec *checkpoint.Spec, image *imagefile.File, fds []int) error {
 	all, err := s.readConnections(fds)
 	if err != nil {
-		return err
+		return errors.Join(err, takeBack(fds[:len(all)], all))
 	}
 	if slices.ContainsFunc(all, func(one socket.Suspended) bool { return one.Err == nil && len(one.Spec.Unread) > 0 }) {
 		// It arrived since the service was watched, and shall wake it: the next
@@ -243,7 +243,7 @@ func (s *service) suspendRead(spec *checkpoint.Spec, image *imagefile.File, fds 
 		kept--
 	}
 	if err := takeBack(fds[:kept], all[:kept]); err != nil {
-		return err
+		return errors.Join(err, takeBack(fds[kept:], all[kept:]))
 	}
 	if kept == len(all) {
 		return all[kept-1].Err

@@ -217,20 +217,11 @@ func kernelView(t *testing.T, fd int) string {
 
 func retransmissions(t *testing.T, c *net.TCPConn) uint32 {
 	t.Helper()
-	raw, err := c.SyscallConn()
+	info, err := netlab.Info(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var total uint32
-	raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		total = info.Total_retrans
-	})
-	return total
+	return info.Total_retrans
 }
 
 // TestUnread keeps what the application has not read, also more than a fresh

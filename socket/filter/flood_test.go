@@ -116,7 +116,7 @@ func TestResetInTheWindowIsChallenged(t *testing.T) {
 	if n := f.Counters(); n.Answered != 1 || len(b.woken()) != 0 { // the peer lives
 		t.Errorf("counters %+v", n)
 	}
-	_, err := suspend(peer) // the peer is gone without a word
+	_, err := suspend(l.remote, peer) // the peer is gone without a word
 	l.check(err)
 	forger.send(s.Key, segment.SYN, 1, 0, "")
 	again := l.restored(b)

@@ -16,7 +16,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"torpor/host"
 	"torpor/internal/kerneltest"
+	"torpor/internal/netlab"
 	"torpor/kernel/netns"
 	"torpor/socket"
 	"torpor/socket/segment"
@@ -221,19 +223,24 @@ func (l *lab) bed() *bed {
 	return b
 }
 
-// sleep suspends a connection.
+// sleep suspends a connection, when its peer has acknowledged everything.
 func (l *lab) sleep(b *bed, c *net.TCPConn) *socket.Spec {
 	l.Helper()
-	var s *socket.Spec
-	l.check(b.filter.Still(func() (err error) {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		if s, err = suspend(c); err == nil {
-			b.asleep[s.Key] = s
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		var s *socket.Spec
+		err := b.filter.Still(func() (err error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if s, err = suspend(l.here, c); err == nil {
+				b.asleep[s.Key] = s
+			}
+			return err
+		})
+		if !errors.Is(err, host.ErrRefused) || time.Now().After(deadline) {
+			l.check(err)
+			return s
 		}
-		return err
-	}))
-	return s
+	}
 }
 
 func (b *bed) Find(k socket.Key) (*socket.Spec, bool) {
@@ -376,7 +383,9 @@ func (l *lab) quiet(c *capture) {
 // unrepeated fails the test if the peer had to repeat something.
 func (l *lab) unrepeated(peer *net.TCPConn) {
 	l.Helper()
-	if n, err := retransmissions(peer); err != nil || n != 0 {
-		l.Errorf("%d retransmissions: %v", n, err)
+	info, err := netlab.Info(peer)
+	l.check(err)
+	if n := info.Total_retrans; n != 0 {
+		l.Errorf("%d retransmissions", n)
 	}
 }

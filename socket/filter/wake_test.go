@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"torpor/internal/netlab"
 	"torpor/socket"
 	"torpor/socket/segment"
 )
@@ -222,8 +223,10 @@ func TestOwnerDies(t *testing.T) {
 	again := l.restored(b)
 	l.expect(again, "are you there")
 	l.exchange(again, peer, "yes")
-	if n, err := retransmissions(peer); err != nil || n == 0 {
-		t.Errorf("%d retransmissions: %v", n, err)
+	info, err := netlab.Info(peer)
+	l.check(err)
+	if n := info.Total_retrans; n == 0 {
+		t.Errorf("%d retransmissions", n)
 	}
 	l.quiet(capture)
 }
@@ -362,8 +365,9 @@ func TestSuspendedUnderLoad(t *testing.T) {
 				t.Error("the content is wrong")
 			}
 			l.quiet(capture)
-			n, err := retransmissions(peer)
-			t.Logf("suspended %d times, %d retransmissions, %v, %+v", suspended, n, err, f.Counters())
+			info, err := netlab.Info(peer)
+			l.check(err)
+			t.Logf("suspended %d times, %d retransmissions, %+v", suspended, info.Total_retrans, f.Counters())
 		})
 	}
 }

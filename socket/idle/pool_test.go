@@ -126,13 +126,12 @@ func (e *echo) serve(c *net.TCPConn, tag uint64) {
 	}
 }
 
-func state(c *net.TCPConn) (state uint8) {
-	control(c, func(fd int) {
-		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			state = info.State
-		}
-	})
-	return state
+func state(c *net.TCPConn) uint8 {
+	info, err := netlab.Info(c)
+	if err != nil {
+		return 0
+	}
+	return info.State
 }
 
 func unread(c *net.TCPConn) (n int, err error) {
@@ -176,13 +175,12 @@ func ask(c *net.TCPConn, line string) error {
 	return nil
 }
 
-func retransmissions(c *net.TCPConn) (n uint32) {
-	control(c, func(fd int) {
-		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
-			n = info.Total_retrans
-		}
-	})
-	return n
+func retransmissions(c *net.TCPConn) uint32 {
+	info, err := netlab.Info(c)
+	if err != nil {
+		return 0
+	}
+	return info.Total_retrans
 }
 
 // awaitLen waits until so many connections are suspended.
