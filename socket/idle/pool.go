@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"torpor/host"
@@ -34,7 +35,8 @@ type Options struct {
 	// The program owns the connection then.
 	Wake func(c *net.TCPConn, tag uint64)
 
-	// Failed, if not nil, is told of connections that are lost.
+	// Failed, if not nil, is told of connections that are lost; with the zero Key
+	// of those that can not be named, and of an image that can not be compacted.
 	Failed func(socket.Key, error)
 
 	Queues    int    // packets are looked at by so many threads; 0: one
@@ -58,8 +60,9 @@ type Pool struct {
 	suspending sync.Mutex   // the suspender is for one at a time
 	closing    sync.RWMutex // written while records are kept whose sockets are not closed yet
 	taking     [64]sync.Mutex
-	running    sync.WaitGroup
-	failure    error // of the filter, after running
+	compacting atomic.Bool
+	running    sync.WaitGroup // the filter, and who compacts
+	failure    error          // of the filter, after running
 }
 
 // Conn is a connection that shall be suspended, and what the program wants to
@@ -96,9 +99,7 @@ func (p *Pool) open() error {
 	}
 	p.image = image
 	if recovery != nil {
-		for _, lost := range recovery.Lost {
-			p.failed(lost.Key, fmt.Errorf("record at %d of the socket image is damaged: %w", lost.Offset, host.ErrCorrupt))
-		}
+		p.lost(recovery)
 	}
 	if p.namespace, err = netns.NewVisitor(p.options.Namespace); err != nil {
 		return err
@@ -169,7 +170,32 @@ func (p *Pool) SuspendAll(conns []Conn) []error {
 	for part := range slices.Chunk(ready, closeAtOnce) {
 		p.keep(part, conns, fds, all, errs)
 	}
+	p.compact()
 	return errs
+}
+
+// compact begins to give the space of woken connections back, when it is half of
+// the image.
+func (p *Pool) compact() {
+	if !p.image.Stats().Worthwhile() || !p.compacting.CompareAndSwap(false, true) {
+		return
+	}
+	p.running.Go(func() {
+		defer p.compacting.Store(false)
+		recovery, err := p.image.Compact()
+		if err != nil {
+			p.failed(socket.Key{}, err)
+			return
+		}
+		p.lost(recovery)
+	})
+}
+
+// lost tells of records that are damaged.
+func (p *Pool) lost(r *imagefile.Recovery) {
+	for _, lost := range r.Lost {
+		p.failed(lost.Key, fmt.Errorf("record at %d of the socket image is damaged: %w", lost.Offset, host.ErrCorrupt))
+	}
 }
 
 // closeAtOnce connections are kept and closed while none can be restored, which

@@ -350,6 +350,62 @@ func TestAnotherPool(t *testing.T) {
 	}
 }
 
+// TestImageIsCompacted suspends and takes connections so often that what is dead
+// would be several times what the image may have.
+func TestImageIsCompacted(t *testing.T) {
+	e := newEcho(t, netip.IPv4Unspecified())
+	stays := e.dial(netlab.Here4.Addr()) // or the image would be empty in between
+	if err := ask(stays, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	e.awaitLen(1)
+	e.listener.Close() // this test accepts by itself
+	var l net.Listener
+	err := netns.Do(e.lab.Here, func() (err error) { l, err = net.Listen("tcp", fmt.Sprintf(":%d", echoPort)); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const count, rounds, mostBytes = 200, 200, 2 << 20 // dead would be 3.2 MB
+	conns := make([]Conn, count)
+	for i := range conns {
+		e.dial(netlab.Here4.Addr())
+		c, err := l.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns[i].TCPConn = c.(*net.TCPConn)
+	}
+	for range rounds {
+		for i := range conns {
+			conns[i].Tag = uint64(i)
+		}
+		keys := make([]Key, count)
+		for i := range conns {
+			keys[i] = Key{Local: netip.AddrPortFrom(netlab.Here4.Addr(), echoPort), Remote: netip.MustParseAddrPort(conns[i].RemoteAddr().String())}
+			keys[i].Remote = netip.AddrPortFrom(keys[i].Remote.Addr().Unmap(), keys[i].Remote.Port())
+		}
+		if err := errors.Join(e.pool.Load().SuspendAll(conns)...); err != nil {
+			t.Fatal(err)
+		}
+		for i, k := range keys {
+			var tag uint64
+			if conns[i].TCPConn, tag, err = e.pool.Load().Take(k); err != nil || tag != uint64(i) {
+				t.Fatalf("tag %d of %d, %v", tag, i, err)
+			}
+		}
+	}
+	for _, c := range conns {
+		c.Close()
+	}
+	if s := e.pool.Load().Stats(); s.Bytes > mostBytes {
+		t.Errorf("the image has %d bytes for %d connections", s.Bytes, s.Connections)
+	}
+	if err := ask(stays, "still here"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUnreadIsRefused leaves a connection alone that has something to read.
 func TestUnreadIsRefused(t *testing.T) {
 	e := newEcho(t, netip.IPv4Unspecified())
