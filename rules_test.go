@@ -22,7 +22,7 @@ import (
 var levels = map[string]int{
 	"cmd": 7, "demo": 7,
 	"daemon": 6, "bench": 6,
-	"keeper":   5,
+	"keeper": 5, "volume": 5,
 	"internal": 4,
 	"compose":  3, "container": 3, "image": 3, "checkpoint": 3, "socket": 3,
 	"block": 3, "vm": 3, "patch": 3, "guard": 3, "attest": 3,
