@@ -1,0 +1,70 @@
+package format
+
+// LayerRecord is a layer in the manifest.
+type LayerRecord struct {
+	ID         LayerID
+	Parent     LayerID // 0: none
+	SizeBlocks uint64
+	// Volume is set in the layer that a volume writes to, Snapshot in one that is
+	// a snapshot of the volume Of; both are empty for layers that others need.
+	Volume, Snapshot, Of string
+	CreatedUnixNS        int64
+	Removed              bool // is to be merged into the layer above
+	// MergedInto is another layer, for rows in the log that name this one; then
+	// the rest is empty.
+	MergedInto LayerID
+	Leaves     []LeafRecord
+}
+
+// LeafRecord says where a leaf is. Indexes grow.
+type LeafRecord struct {
+	Index LeafIndex
+	At    Entry
+}
+
+// ShardRecord says where a shard is. A shard on NoDisk is missing, one with Stale
+// set lacks some rows.
+type ShardRecord struct {
+	Disk  uint8 // index in Super.Disks
+	Slot  uint32
+	Stale bool
+}
+
+// NoDisk is no disk's index.
+const NoDisk = 0xff
+
+// SegmentRecord is a segment that is in use.
+type SegmentRecord struct {
+	ID      SegmentID
+	Stream  Stream
+	Sealed  bool
+	Columns uint32   // filled
+	Live    uint32   // blocks of data that the map points to
+	Written Sequence // number of the newest change in it, for its age
+	Shards  []ShardRecord
+}
+
+// StreamRecord is where a stream goes on. Segment is NoSegment before its first row.
+type StreamRecord struct {
+	Segment SegmentID
+	Column  uint32
+	Next    SegmentID
+	// NextShards are those of Next; none with NoSegment.
+	NextShards []ShardRecord
+}
+
+// Counters are totals since the log was created, in blocks unless the name says otherwise.
+type Counters struct {
+	UserWritten, HotWritten, ColdWritten, MetaWritten, JournalWritten, ParityWritten uint64
+}
+
+// Manifest is a checkpoint of everything but leaves.
+type Manifest struct {
+	Row       RowNumber
+	Sequence  Sequence
+	NextLayer LayerID
+	Layers    []LayerRecord
+	Segments  []SegmentRecord
+	Streams   [StreamCount]StreamRecord
+	Counters  Counters
+}
