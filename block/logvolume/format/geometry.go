@@ -21,6 +21,9 @@ const (
 	MaxShardBytes = 1 << 30
 )
 
+// MaxManifestBytes is how long a manifest can be, for Root.Index to name it.
+const MaxManifestBytes = MaxRootIndex * LeafEntries * BlockBytes
+
 // Geometry is what is decided when a log is created, and stays.
 type Geometry struct {
 	DataShards   int   // k, at least 1
@@ -53,6 +56,14 @@ func (g Geometry) Place(at Location) (s SegmentID, shard, column int) {
 // SlotOffset is where a slot begins on a disk, in bytes.
 func (g Geometry) SlotOffset(slot uint32) int64 {
 	return HeadBytes + g.JournalBytes + int64(slot)*g.ShardBytes
+}
+
+// fits returns ErrFormat if the segment has blocks without a location.
+func (g Geometry) fits(s SegmentID) error {
+	if blocks := Location(g.SegmentBlocks()); Location(s)+1 > MaxLocation/blocks {
+		return fmt.Errorf("segment %d of %d blocks: %w", s, blocks, ErrFormat)
+	}
+	return nil
 }
 
 // Validate returns ErrFormat with what is wrong.

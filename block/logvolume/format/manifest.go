@@ -22,17 +22,6 @@ type LeafRecord struct {
 	At    Entry
 }
 
-// ShardRecord says where a shard is. A shard on NoDisk is missing, one with Stale
-// set lacks some rows.
-type ShardRecord struct {
-	Disk  uint8 // index in Super.Disks
-	Slot  uint32
-	Stale bool
-}
-
-// NoDisk is no disk's index.
-const NoDisk = 0xff
-
 // SegmentRecord is a segment that is in use.
 type SegmentRecord struct {
 	ID      SegmentID

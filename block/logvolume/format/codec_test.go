@@ -1,0 +1,207 @@
+package format
+
+import (
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write golden files")
+
+// codec is one structure, for tests that all of them pass.
+type codec struct {
+	name    string
+	example func(x examples) any
+	encode  func(v any) []byte
+	decode  func(b []byte) (any, error)
+}
+
+var codecs = []codec{
+	{"super", func(x examples) any { return x.super() }, func(v any) []byte { return v.(*Super).Encode() },
+		func(b []byte) (any, error) { return result(DecodeSuper(b)) }},
+	{"row", func(x examples) any { return x.row() }, func(v any) []byte { return encoded(v.(*Row)) },
+		func(b []byte) (any, error) { return result(DecodeRow(b)) }},
+	{"record", func(x examples) any { return x.record() }, func(v any) []byte { return encoded(v.(*Record)) },
+		func(b []byte) (any, error) { return result(DecodeRecord(b)) }},
+	{"leaf", func(x examples) any { return x.leaf() }, encodedLeaf, decodedLeaf},
+	{"index", func(x examples) any { return x.entries(x.IntN(LeafEntries + 1)) }, encodedIndex, decodedIndex},
+}
+
+// checked are those with a checksum of their own.
+var checked = codecs[:len(codecs)-2]
+
+// result hides values that come with an error.
+func result[T any](v T, err error) (any, error) { return v, err }
+
+// dirty is memory that was used before.
+func dirty(blocks int) []byte {
+	b := make([]byte, blocks*BlockBytes)
+	for i := range b {
+		b[i] = 0xa5
+	}
+	return b
+}
+
+func encoded(r interface {
+	HeaderBlocks() int
+	EncodeTo(b []byte)
+}) []byte {
+	b := dirty(r.HeaderBlocks())
+	r.EncodeTo(b)
+	return b
+}
+
+func encodedLeaf(v any) []byte {
+	b := dirty(1)
+	EncodeLeaf(b, v.(*[LeafEntries]Entry))
+	return b
+}
+
+func decodedLeaf(b []byte) (any, error) {
+	var leaf [LeafEntries]Entry
+	err := DecodeLeaf(b, &leaf)
+	return &leaf, err
+}
+
+func encodedIndex(v any) []byte {
+	b := dirty(1)
+	EncodeIndex(b, v.([]Entry))
+	return b
+}
+
+// decodedIndex looks how many entries there are; readers know that from the
+// length of the manifest.
+func decodedIndex(b []byte) (any, error) {
+	n := 0
+	for n < min(len(b)/entryBytes, LeafEntries) && [entryBytes]byte(b[n*entryBytes:]) != [entryBytes]byte{} {
+		n++
+	}
+	var entries []Entry
+	if n > 0 {
+		entries = make([]Entry, n)
+	}
+	err := DecodeIndex(b, entries)
+	return entries, err
+}
+
+func TestWhatWasWrittenIsRead(t *testing.T) {
+	for _, c := range codecs {
+		t.Run(c.name, func(t *testing.T) {
+			for seed := range uint64(200) {
+				want := c.example(newExamples(seed))
+				got, err := c.decode(c.encode(want))
+				if err != nil {
+					t.Fatalf("seed %d: %v", seed, err)
+				}
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Fatalf("seed %d: %s", seed, diff)
+				}
+			}
+		})
+	}
+}
+
+// TestDamageIsFound flips each bit, and cuts at each length.
+func TestDamageIsFound(t *testing.T) {
+	for _, c := range checked {
+		t.Run(c.name, func(t *testing.T) {
+			b := c.encode(c.example(newExamples(2)))
+			for bit := range len(b) * 8 {
+				b[bit/8] ^= 1 << (bit % 8)
+				if v, err := c.decode(b); !errors.Is(err, ErrFormat) {
+					t.Errorf("bit %d flipped: %v, %v", bit, v, err)
+				}
+				b[bit/8] ^= 1 << (bit % 8)
+			}
+			for n := range b {
+				if v, err := c.decode(b[:n]); !errors.Is(err, ErrFormat) {
+					t.Errorf("cut to %d: %v, %v", n, v, err)
+				}
+			}
+			if _, err := c.decode(b); err != nil {
+				t.Errorf("undamaged: %v", err)
+			}
+		})
+	}
+}
+
+func TestOtherVersionsAreRefused(t *testing.T) {
+	for _, c := range checked {
+		b := c.encode(c.example(newExamples(1)))
+		b[headVersionAt]++
+		if _, err := c.decode(b); !errors.Is(err, ErrVersion) || !errors.Is(err, ErrFormat) {
+			t.Errorf("%s of another version: %v", c.name, err)
+		}
+	}
+}
+
+// TestGoldenFiles compares with what each version has written, and reads that.
+// The files are hexadecimal, 32 bytes to a line; lines of zeros are left out.
+func TestGoldenFiles(t *testing.T) {
+	for _, c := range codecs {
+		t.Run(c.name, func(t *testing.T) {
+			value := c.example(newExamples(9))
+			file := filepath.Join("testdata", c.name+"-1.golden")
+			text := dump(c.encode(value))
+			if *update {
+				check(t, os.WriteFile(file, []byte(text), 0o644))
+			}
+			golden, err := os.ReadFile(file)
+			check(t, err)
+			if diff := cmp.Diff(string(golden), text); diff != "" {
+				t.Errorf("%s: %s", file, diff)
+			}
+			got, err := c.decode(undump(t, string(golden)))
+			check(t, err)
+			if diff := cmp.Diff(value, got); diff != "" {
+				t.Errorf("%s: %s", file, diff)
+			}
+		})
+	}
+}
+
+const dumpLine = 32
+
+func dump(b []byte) string {
+	text := fmt.Sprintf("%d bytes\n", len(b))
+	for at := 0; at < len(b); at += dumpLine {
+		line := b[at:min(at+dumpLine, len(b))]
+		if string(line) != string(make([]byte, len(line))) {
+			text += fmt.Sprintf("%06x %s\n", at, hex.EncodeToString(line))
+		}
+	}
+	return text
+}
+
+func undump(t *testing.T, text string) []byte {
+	t.Helper()
+	var b []byte
+	for i, line := range strings.Split(strings.TrimSpace(text), "\n") {
+		var at int
+		var content []byte
+		if i == 0 {
+			_, err := fmt.Sscanf(line, "%d bytes", &at)
+			check(t, err)
+			b = make([]byte, at)
+			continue
+		}
+		_, err := fmt.Sscanf(line, "%x %x", &at, &content)
+		check(t, err)
+		copy(b[at:], content)
+	}
+	return b
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

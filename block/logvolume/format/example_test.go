@@ -1,0 +1,121 @@
+package format
+
+import (
+	"math/rand/v2"
+)
+
+// examples makes random values within the limits of their types.
+type examples struct{ *rand.Rand }
+
+func newExamples(seed uint64) examples { return examples{rand.New(rand.NewPCG(seed, 0))} }
+
+func (x examples) id() (id [16]byte) {
+	for i := range id {
+		id[i] = byte(x.Uint32())
+	}
+	return id
+}
+
+func (x examples) entry() Entry {
+	return NewEntry(1+Location(x.Uint64N(uint64(MaxLocation-1))), x.Uint32())
+}
+
+func (x examples) entries(n int) (entries []Entry) {
+	for range n {
+		entries = append(entries, x.entry())
+	}
+	return entries
+}
+
+func (x examples) super() *Super {
+	s := &Super{Log: x.id(), Generation: Generation(x.Uint64()), Epoch: Epoch(x.Uint64()), Geometry: Geometry{
+		DataShards: 1 + x.IntN(8), ParityShards: x.IntN(4), ShardBytes: 1 << 20, StripeBytes: 1 << 19, JournalBytes: int64(x.IntN(8)) << 20,
+	}}
+	for range s.Geometry.Shards() + x.IntN(MaxDisks-s.Geometry.Shards()+1) {
+		s.Disks = append(s.Disks, DiskRecord{ID: x.id(), State: DiskState(x.IntN(3)), Slots: x.Uint32()})
+	}
+	s.Disk = s.Disks[x.IntN(len(s.Disks))].ID
+	if x.IntN(4) > 0 {
+		s.Root = Root{Row: 1 + RowNumber(x.Uint64N(1<<50)), ManifestBytes: 1 + x.Uint64N(MaxManifestBytes)}
+		s.Root.Index = x.entries(IndexBlocks(s.Root.ManifestBytes))
+	}
+	return s
+}
+
+// shards are on different disks; one or the other is missing.
+func (x examples) shards(n int) (shards []ShardRecord) {
+	for _, disk := range x.Perm(MaxDisks)[:n] {
+		s := ShardRecord{Disk: uint8(disk), Slot: x.Uint32(), Stale: x.IntN(4) == 0}
+		if x.IntN(8) == 0 {
+			s = ShardRecord{Disk: NoDisk}
+		}
+		shards = append(shards, s)
+	}
+	return shards
+}
+
+// extents come with their checksums.
+func (x examples) extents(n int, kinds ...ExtentKind) (extents []Extent, sums []uint32) {
+	for range n {
+		e := Extent{Kind: kinds[x.IntN(len(kinds))], Layer: 1 + LayerID(x.Uint32N(1<<32-2)), Count: 1 + x.Uint32N(4)}
+		limit := uint64(MaxBlock)
+		switch e.Kind {
+		case KindHole:
+			e.Count = 1 + x.Uint32N(1<<32-2)
+		case KindLeaf:
+			limit /= LeafEntries
+		case KindManifest, KindIndex:
+			e.Layer = 0
+		}
+		e.Start = x.Uint64N(limit - uint64(e.Count) + 1)
+		extents = append(extents, e)
+		for range e.Stored() {
+			sums = append(sums, x.Uint32())
+		}
+	}
+	return extents, sums
+}
+
+func (x examples) row() *Row {
+	r := &Row{Log: x.id(), Epoch: Epoch(x.Uint64()), Number: 1 + RowNumber(x.Uint64N(1<<50)), Stream: Stream(x.IntN(StreamCount)),
+		Segment: SegmentID(x.Uint32N(1 << 31)), Column: x.Uint32N(1000), Columns: 1 + x.Uint32N(1000), Next: NoSegment, Sequence: Sequence(x.Uint64())}
+	r.Durable = RowNumber(x.Uint64N(uint64(r.Number)))
+	if x.IntN(4) > 0 {
+		r.Next, r.NextShards = 1<<31+SegmentID(x.Uint32N(1<<30)), x.shards(1+x.IntN(MaxShards))
+	}
+	r.Extents, r.Sums = x.extents(x.IntN(300), KindData, KindHole, KindLeaf, KindManifest, KindIndex)
+	return r
+}
+
+func (x examples) record() *Record {
+	r := &Record{Log: x.id(), Epoch: Epoch(x.Uint64()), After: Sequence(x.Uint64N(1 << 62))}
+	r.Through = r.After + Sequence(x.Uint64N(1<<60))
+	r.Extents, r.Sums = x.extents(x.IntN(300), KindData, KindHole)
+	return r
+}
+
+func (x examples) leaf() *[LeafEntries]Entry {
+	var leaf [LeafEntries]Entry
+	for i := range leaf {
+		switch x.IntN(4) {
+		case 0:
+		case 1:
+			leaf[i] = Hole
+		default:
+			leaf[i] = x.entry()
+		}
+	}
+	return &leaf
+}
+
+// random255 is a row as a busy client makes it: blocks here and there.
+func (x examples) random255() *Row {
+	r := x.row()
+	r.Segment, r.Next, r.NextShards = 3, 4, x.shards(6)
+	r.Extents, r.Sums = nil, nil
+	for range 255 {
+		r.Extents = append(r.Extents, Extent{Kind: KindData, Layer: 7, Start: x.Uint64N(1 << 28), Count: 1})
+		r.Sums = append(r.Sums, x.Uint32())
+	}
+	return r
+}
