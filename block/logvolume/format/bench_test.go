@@ -49,3 +49,25 @@ func BenchmarkLeaf(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkManifest is for 16,000 segments and 524,288 leaves.
+func BenchmarkManifest(b *testing.B) {
+	m := newExamples(1).terabyte()
+	content := m.Encode()
+	b.Run("encode", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetBytes(int64(len(content)))
+		for b.Loop() {
+			m.Encode()
+		}
+	})
+	b.Run("decode", func(b *testing.B) {
+		b.ReportAllocs()
+		b.SetBytes(int64(len(content)))
+		for b.Loop() {
+			if _, err := DecodeManifest(content); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}

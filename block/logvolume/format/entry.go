@@ -27,5 +27,11 @@ func (e Entry) Location() Location { return Location(e) & MaxLocation }
 // Mapped says whether the entry has a location.
 func (e Entry) Mapped() bool { return e.Location() != 0 && e.Location() != MaxLocation }
 
+// maxSum bounds what an entry holds of a CRC32C.
+const maxSum = 1<<28 - 1
+
+// sum is the lower 28 bits of the content's CRC32C.
+func (e Entry) sum() uint32 { return uint32(e >> 36) }
+
 // Matches compares a content's CRC32C with the entry's 28 bits of it.
-func (e Entry) Matches(crc uint32) bool { return uint32(e>>36) == crc&(1<<28-1) }
+func (e Entry) Matches(crc uint32) bool { return e.sum() == crc&maxSum }

@@ -1,6 +1,7 @@
 package format
 
 import (
+	"fmt"
 	"math/rand/v2"
 )
 
@@ -118,4 +119,85 @@ func (x examples) random255() *Row {
 		r.Sums = append(r.Sums, x.Uint32())
 	}
 	return r
+}
+
+// manifest has layers of all kinds, in no order.
+func (x examples) manifest() *Manifest {
+	m := &Manifest{Row: RowNumber(x.Uint64()), Sequence: Sequence(x.Uint64()), NextLayer: 2 + LayerID(x.Uint32N(1<<32-2)),
+		Counters: Counters{x.Uint64(), x.Uint64(), x.Uint64(), x.Uint64(), x.Uint64(), x.Uint64()}}
+	id, parent := LayerID(0), LayerID(0)
+	for range x.IntN(8) {
+		if id+1 >= m.NextLayer {
+			break
+		}
+		id += 1 + LayerID(x.Uint32N(uint32(min(m.NextLayer-id-1, 1<<28))))
+		l := x.layer(id, parent, m.NextLayer)
+		m.Layers = append(m.Layers, l)
+		if l.MergedInto == 0 {
+			parent = id
+		}
+	}
+	x.Shuffle(len(m.Layers), func(i, j int) { m.Layers[i], m.Layers[j] = m.Layers[j], m.Layers[i] })
+	shards, next := 1+x.IntN(MaxShards), SegmentID(0)
+	for range x.IntN(50) {
+		s := SegmentRecord{ID: next + SegmentID(x.Uint32N(1<<uint(x.IntN(24)))), Stream: Stream(x.IntN(StreamCount)), Sealed: x.IntN(2) == 0,
+			Columns: x.Uint32N(maxColumns + 1), Written: Sequence(x.Uint64()), Shards: x.shards(shards)}
+		s.Live = x.Uint32N(s.Columns*MaxShards + 1)
+		m.Segments = append(m.Segments, s)
+		next = s.ID + 1
+	}
+	for i := range m.Streams {
+		m.Streams[i] = StreamRecord{Segment: NoSegment, Next: NoSegment}
+		if x.IntN(4) > 0 {
+			m.Streams[i] = StreamRecord{Segment: SegmentID(x.Uint32N(1 << 31)), Column: x.Uint32N(maxColumns), Next: 1<<31 + SegmentID(x.Uint32N(1<<31-1)), NextShards: x.shards(shards)}
+		}
+	}
+	return m
+}
+
+func (x examples) layer(id, parent, next LayerID) LayerRecord {
+	if into := next - 1; x.IntN(4) == 0 && into > id {
+		return LayerRecord{ID: id, MergedInto: into}
+	}
+	l := LayerRecord{ID: id, Parent: parent, SizeBlocks: x.Uint64N(uint64(MaxBlock) + 1), CreatedUnixNS: int64(x.Uint64()), Removed: x.IntN(4) == 0}
+	switch x.IntN(3) {
+	case 0:
+		l.Volume = fmt.Sprintf("volume-%d", id)
+	case 1:
+		l.Snapshot, l.Of = fmt.Sprintf("snapshot-%d", id), "home"
+	}
+	index := uint64(0)
+	for range x.IntN(40) {
+		index += 1 + x.Uint64N(1<<uint(x.IntN(25)))
+		l.Leaves = append(l.Leaves, LeafRecord{Index: LeafIndex(index), At: x.entry()})
+	}
+	return l
+}
+
+// terabyte is the manifest of a full log of 1 TB: 4+2, segments of 64 MiB, every leaf
+// written. Checkpoints write neighbouring leaves together, so most locations are near the one before.
+func (x examples) terabyte() *Manifest {
+	const segments, leaves = 16000, 1 << 19
+	m := &Manifest{Row: 1 << 30, Sequence: 1 << 40, NextLayer: 2}
+	for i := range m.Streams {
+		m.Streams[i] = StreamRecord{Segment: SegmentID(i), Column: 17, Next: SegmentID(segments + i), NextShards: x.shards(6)}
+	}
+	for i := range segments {
+		columns := uint32(4096)
+		m.Segments = append(m.Segments, SegmentRecord{ID: SegmentID(i), Sealed: true, Columns: columns, Live: x.Uint32N(columns * 4),
+			Written: Sequence(x.Uint64N(1 << 40)), Shards: x.shards(6)})
+		for s := range m.Segments[i].Shards {
+			m.Segments[i].Shards[s].Slot = x.Uint32N(20000)
+		}
+	}
+	l := LayerRecord{ID: 1, SizeBlocks: leaves * LeafEntries, Volume: "home", Leaves: make([]LeafRecord, leaves)}
+	at := Location(1)
+	for i := range l.Leaves {
+		if at++; x.IntN(4) == 0 {
+			at = 1 + Location(x.Uint64N(1<<28))
+		}
+		l.Leaves[i] = LeafRecord{Index: LeafIndex(i), At: NewEntry(at, x.Uint32())}
+	}
+	m.Layers = []LayerRecord{l}
+	return m
 }

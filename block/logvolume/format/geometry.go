@@ -21,9 +21,6 @@ const (
 	MaxShardBytes = 1 << 30
 )
 
-// MaxManifestBytes is how long a manifest can be, for Root.Index to name it.
-const MaxManifestBytes = MaxRootIndex * LeafEntries * BlockBytes
-
 // Geometry is what is decided when a log is created, and stays.
 type Geometry struct {
 	DataShards   int   // k, at least 1

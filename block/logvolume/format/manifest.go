@@ -1,9 +1,17 @@
 package format
 
+// Limits of a manifest; merged layers count.
+const (
+	MaxLayers    = 1 << 20
+	MaxNameBytes = 255 // of a volume or snapshot
+	// MaxManifestBytes is how long a manifest can be, for Root.Index to name it.
+	MaxManifestBytes = MaxRootIndex * LeafEntries * BlockBytes
+)
+
 // LayerRecord is a layer in the manifest.
 type LayerRecord struct {
 	ID         LayerID
-	Parent     LayerID // 0: none
+	Parent     LayerID // an older one, with a lower ID; 0: none
 	SizeBlocks uint64
 	// Volume is set in the layer that a volume writes to, Snapshot in one that is
 	// a snapshot of the volume Of; both are empty for layers that others need.
@@ -11,7 +19,7 @@ type LayerRecord struct {
 	CreatedUnixNS        int64
 	Removed              bool // is to be merged into the layer above
 	// MergedInto is another layer, for rows in the log that name this one; then
-	// the rest is empty.
+	// the rest is empty. The other may be merged too, or be gone.
 	MergedInto LayerID
 	Leaves     []LeafRecord
 }
@@ -42,7 +50,7 @@ type StreamRecord struct {
 	NextShards []ShardRecord
 }
 
-// Counters are totals since the log was created, in blocks unless the name says otherwise.
+// Counters are totals since the log was created, in blocks.
 type Counters struct {
 	UserWritten, HotWritten, ColdWritten, MetaWritten, JournalWritten, ParityWritten uint64
 }
@@ -53,7 +61,7 @@ type Manifest struct {
 	Sequence  Sequence
 	NextLayer LayerID
 	Layers    []LayerRecord
-	Segments  []SegmentRecord
+	Segments  []SegmentRecord // IDs grow
 	Streams   [StreamCount]StreamRecord
 	Counters  Counters
 }
