@@ -14,6 +14,32 @@ func (info Info) Check(r Range) error {
 	return nil
 }
 
+// CheckVector is Check for a vector, whose buffers it adds up. Each of them must
+// be a multiple of the block long.
+func (info Info) CheckVector(p [][]byte, off Offset) (Range, error) {
+	r := Range{Start: off}
+	for _, b := range p {
+		if len(b)&(info.BlockBytes-1) != 0 {
+			return r, fmt.Errorf("buffer of %d bytes in blocks of %d bytes: %w", len(b), info.BlockBytes, ErrAlignment)
+		}
+		r.LenBytes += int64(len(b))
+	}
+	return r, info.Check(r)
+}
+
+// AppendExtent adds an extent that follows the ones of a status, or makes the
+// last one longer if it is of the same kind. Empty ones are left out.
+func AppendExtent(extents []Extent, r Range, kind Kind) []Extent {
+	if r.LenBytes == 0 {
+		return extents
+	}
+	if n := len(extents); n > 0 && extents[n-1].Kind == kind {
+		extents[n-1].LenBytes += r.LenBytes
+		return extents
+	}
+	return append(extents, Extent{r, kind})
+}
+
 // ReadVector fills p from a device that need not be a VectorDevice.
 func ReadVector(d Device, p [][]byte, off Offset) error {
 	if v, ok := d.(VectorDevice); ok {
