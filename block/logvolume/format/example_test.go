@@ -33,14 +33,25 @@ func (x examples) super() *Super {
 		DataShards: 1 + x.IntN(8), ParityShards: x.IntN(4), ShardBytes: 1 << 20, StripeBytes: 1 << 19, JournalBytes: int64(x.IntN(8)) << 20,
 	}}
 	for range s.Geometry.Shards() + x.IntN(MaxDisks-s.Geometry.Shards()+1) {
-		s.Disks = append(s.Disks, DiskRecord{ID: x.id(), State: DiskState(x.IntN(3)), Slots: x.Uint32()})
+		s.Disks = append(s.Disks, DiskRecord{ID: x.id(), State: DiskState(x.IntN(3)), Slots: 1 + x.Uint32N(1<<31)})
 	}
 	s.Disk = s.Disks[x.IntN(len(s.Disks))].ID
 	if x.IntN(4) > 0 {
 		s.Root = Root{Row: 1 + RowNumber(x.Uint64N(1<<50)), ManifestBytes: 1 + x.Uint64N(MaxManifestBytes)}
 		s.Root.Index = x.entries(IndexBlocks(s.Root.ManifestBytes))
+		for range 1 + x.IntN(MaxRootSegments) {
+			s.Root.Segments = append(s.Root.Segments, PlaceRecord{ID: SegmentID(x.IntN(1 << 16)), Shards: x.shardsOn(s)})
+		}
 	}
 	return s
+}
+
+// shardsOn are on disks of a log.
+func (x examples) shardsOn(s *Super) (shards []ShardRecord) {
+	for _, disk := range x.Perm(len(s.Disks))[:s.Geometry.Shards()] {
+		shards = append(shards, ShardRecord{Disk: uint8(disk), Slot: x.Uint32N(s.Disks[disk].Slots), Stale: x.IntN(4) == 0})
+	}
+	return shards
 }
 
 // shards are on different disks; one or the other is missing.

@@ -35,7 +35,8 @@ var goldenSuper = &Super{
 	Geometry: Geometry{DataShards: 2, ParityShards: 1, ShardBytes: 1 << 20, StripeBytes: 1 << 18, JournalBytes: 3 << 20},
 	Disks: []DiskRecord{{ID: DiskID{'a'}, Slots: 100}, {ID: DiskID{'b'}, State: DiskOut, Slots: 101},
 		{ID: DiskID{'c'}, State: DiskFilling, Slots: 0xfffffffe}},
-	Root: Root{Row: 77, ManifestBytes: 512*BlockBytes + 1, Index: []Entry{NewEntry(10, 0x01234567), NewEntry(11, 0x089abcde)}},
+	Root: Root{Row: 77, ManifestBytes: 512*BlockBytes + 1, Index: []Entry{NewEntry(10, 0x01234567), NewEntry(11, 0x089abcde)},
+		Segments: []PlaceRecord{{ID: 3, Shards: []ShardRecord{{Disk: 2, Slot: 9}, {Disk: NoDisk}, {Disk: 0, Slot: 7, Stale: true}}}}},
 }
 
 var goldenRow = &Row{

@@ -29,7 +29,19 @@ type Root struct {
 	Row           RowNumber // rows from here on are to be replayed; 0: there is no checkpoint yet
 	ManifestBytes uint64
 	Index         []Entry // at most MaxRootIndex
+	// Segments are those that hold the index and the manifest, which says where
+	// all others are. At most MaxRootSegments.
+	Segments []PlaceRecord
 }
+
+// PlaceRecord says where the shards of a segment are, as many as the geometry has.
+type PlaceRecord struct {
+	ID     SegmentID
+	Shards []ShardRecord
+}
+
+// MaxRootSegments bounds Root.Segments.
+const MaxRootSegments = 5
 
 // MaxRootIndex bounds Root.Index.
 const MaxRootIndex = 96

@@ -22,10 +22,12 @@ const (
 	superManifestBytesAt = 112
 	superDiskCountAt     = 120
 	superIndexCountAt    = 124
-	superZerosAt         = 128
+	superPlaceCountAt    = 128
+	superZerosAt         = 132
 	superDisksAt         = 256
 	superIndexAt         = superDisksAt + MaxDisks*diskBytes
-	superTailAt          = superIndexAt + MaxRootIndex*entryBytes
+	superPlacesAt        = superIndexAt + MaxRootIndex*entryBytes
+	superTailAt          = superPlacesAt + MaxRootSegments*(placeHeadBytes+MaxShards*shardBytes)
 )
 
 // In superblocks a disk is its ID, its slots, its state and three zeros.
@@ -35,6 +37,9 @@ const (
 	diskStateAt = 20
 	diskZerosAt = 21
 )
+
+// A place is the segment's number, 4 zeros, and its shards.
+const placeHeadBytes = 8
 
 // Encode returns the superblock, one block. It panics if Validate has something
 // against it.
@@ -63,6 +68,13 @@ func (s *Super) Encode() []byte {
 	}
 	for i, e := range s.Root.Index {
 		binary.LittleEndian.PutUint64(b[superIndexAt+i*entryBytes:], uint64(e))
+	}
+	binary.LittleEndian.PutUint32(b[superPlaceCountAt:], uint32(len(s.Root.Segments)))
+	at := superPlacesAt
+	for _, place := range s.Root.Segments {
+		binary.LittleEndian.PutUint32(b[at:], uint32(place.ID))
+		putShards(b[at+placeHeadBytes:], place.Shards)
+		at += placeHeadBytes + len(place.Shards)*shardBytes
 	}
 	superLayout.finish(b)
 	return b
@@ -122,17 +134,44 @@ func (s *Super) decodeTables(b []byte) error {
 	for i := range int(index) {
 		s.Root.Index = append(s.Root.Index, Entry(binary.LittleEndian.Uint64(b[superIndexAt+i*entryBytes:])))
 	}
+	end, err := s.decodePlaces(b)
+	if err != nil {
+		return err
+	}
 	for _, zeros := range [][]byte{
 		b[headPrefixSumAt:headBytes],
 		b[superZerosAt:superDisksAt],
 		b[superDisksAt+int(disks)*diskBytes : superIndexAt],
-		b[superIndexAt+int(index)*entryBytes:],
+		b[superIndexAt+int(index)*entryBytes : superPlacesAt],
+		b[end:],
 	} {
 		if err := superLayout.reserved(zeros); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// decodePlaces reads the segments of the root, and returns where they end.
+func (s *Super) decodePlaces(b []byte) (end int, err error) {
+	count := binary.LittleEndian.Uint32(b[superPlaceCountAt:])
+	shards := s.Geometry.Shards()
+	if count > MaxRootSegments || shards < 1 || shards > MaxShards {
+		return 0, fmt.Errorf("decode superblock: %d segments of %d shards: %w", count, shards, ErrFormat)
+	}
+	at := superPlacesAt
+	for range count {
+		place := PlaceRecord{ID: SegmentID(binary.LittleEndian.Uint32(b[at:]))}
+		if err := superLayout.reserved(b[at+4 : at+placeHeadBytes]); err != nil {
+			return 0, err
+		}
+		if place.Shards, err = shardsIn(b[at+placeHeadBytes:], shards); err != nil {
+			return 0, err
+		}
+		s.Root.Segments = append(s.Root.Segments, place)
+		at += placeHeadBytes + shards*shardBytes
+	}
+	return at, nil
 }
 
 // Validate returns ErrFormat with what is wrong.
@@ -143,7 +182,18 @@ func (s *Super) Validate() error {
 	if err := s.validateDisks(); err != nil {
 		return err
 	}
-	return s.Root.validate()
+	if err := s.Root.validate(); err != nil {
+		return err
+	}
+	for _, place := range s.Root.Segments {
+		if err := s.holds(place.ID, place.Shards); err != nil {
+			return err
+		}
+		if err := validateShards(place.ID, place.Shards); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Super) validateDisks() error {
@@ -174,7 +224,7 @@ func IndexBlocks(manifestBytes uint64) int {
 }
 
 func (r Root) validate() error {
-	if (r.Row == 0) != (r.ManifestBytes == 0) || r.ManifestBytes > MaxManifestBytes || len(r.Index) != IndexBlocks(r.ManifestBytes) {
+	if (r.Row == 0) != (r.ManifestBytes == 0) || (r.Row == 0) != (len(r.Segments) == 0) || len(r.Segments) > MaxRootSegments || r.ManifestBytes > MaxManifestBytes || len(r.Index) != IndexBlocks(r.ManifestBytes) {
 		return fmt.Errorf("checkpoint at row %d of %d bytes, %d index blocks: %w", r.Row, r.ManifestBytes, len(r.Index), ErrFormat)
 	}
 	for _, e := range r.Index {
