@@ -56,6 +56,12 @@ func (r *Row) headerBytes() uint64 {
 	return rowHeaderBytes(uint64(len(r.NextShards)), uint64(len(r.Extents)), uint64(len(r.Sums)))
 }
 
+// RowHeaderBlocks is what HeaderBlocks returns for a row with so many shards,
+// extents and stored blocks.
+func RowHeaderBlocks(nextShards, extents, stored int) int {
+	return blocks(rowHeaderBytes(uint64(nextShards), uint64(extents), uint64(stored)))
+}
+
 // HeaderBlocks is how many blocks the header takes. It depends on the numbers of
 // extents, sums and next shards only.
 func (r *Row) HeaderBlocks() int { return blocks(r.headerBytes()) }
