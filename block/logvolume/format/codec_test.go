@@ -13,19 +13,31 @@ type codec struct {
 	example func(x examples) any
 	encode  func(v any) []byte
 	decode  func(b []byte) (any, error)
+	layout  *layout // nil for those without a checksum of their own
+}
+
+// seal makes the checksums right, as far as there is what they cover.
+func (c *codec) seal(b []byte) {
+	if c.layout == nil || len(b) < max(headBytes, c.layout.prefixBytes) {
+		return
+	}
+	if n := blocks(uint64(counted(b, headLengthAt))) * BlockBytes; c.layout.prefixBytes > 0 && n < len(b) {
+		b = b[:max(n, c.layout.prefixBytes)]
+	}
+	c.layout.finish(b)
 }
 
 var codecs = []codec{
 	{"super", func(x examples) any { return x.super() }, func(v any) []byte { return v.(*Super).Encode() },
-		func(b []byte) (any, error) { return result(DecodeSuper(b)) }},
+		func(b []byte) (any, error) { return result(DecodeSuper(b)) }, &superLayout},
 	{"row", func(x examples) any { return x.row() }, func(v any) []byte { return encoded(v.(*Row)) },
-		func(b []byte) (any, error) { return result(DecodeRow(b)) }},
+		func(b []byte) (any, error) { return result(DecodeRow(b)) }, &rowLayout},
 	{"record", func(x examples) any { return x.record() }, func(v any) []byte { return encoded(v.(*Record)) },
-		func(b []byte) (any, error) { return result(DecodeRecord(b)) }},
+		func(b []byte) (any, error) { return result(DecodeRecord(b)) }, &recordLayout},
 	{"manifest", func(x examples) any { return x.manifest() }, func(v any) []byte { return v.(*Manifest).Encode() },
-		func(b []byte) (any, error) { return result(DecodeManifest(b)) }},
-	{"leaf", func(x examples) any { return x.leaf() }, encodedLeaf, decodedLeaf},
-	{"index", func(x examples) any { return x.entries(x.IntN(LeafEntries + 1)) }, encodedIndex, decodedIndex},
+		func(b []byte) (any, error) { return result(DecodeManifest(b)) }, &manifestLayout},
+	{"leaf", func(x examples) any { return x.leaf() }, encodedLeaf, decodedLeaf, nil},
+	{"index", func(x examples) any { return x.entries(x.IntN(LeafEntries + 1)) }, encodedIndex, decodedIndex, nil},
 }
 
 // checked are those with a checksum of their own.

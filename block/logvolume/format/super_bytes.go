@@ -3,6 +3,7 @@ package format
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 )
 
 // superLayout is that of a superblock; its length is always a block.
@@ -185,7 +186,10 @@ func (s *Super) Validate() error {
 	if err := s.Root.validate(); err != nil {
 		return err
 	}
-	for _, place := range s.Root.Segments {
+	for i, place := range s.Root.Segments {
+		if slices.ContainsFunc(s.Root.Segments[:i], func(other PlaceRecord) bool { return other.ID == place.ID }) {
+			return fmt.Errorf("segment %d twice: %w", place.ID, ErrFormat)
+		}
 		if err := s.holds(place.ID, place.Shards); err != nil {
 			return err
 		}
