@@ -14,6 +14,15 @@ func (info Info) Check(r Range) error {
 	return nil
 }
 
+// CheckChange is Check for requests that change r: on a device that is
+// read-only all are ErrReadOnly.
+func (info Info) CheckChange(r Range) error {
+	if info.ReadOnly {
+		return ErrReadOnly
+	}
+	return info.Check(r)
+}
+
 // CheckVector is Check for a vector, whose buffers it adds up. Each of them must
 // be a multiple of the block long.
 func (info Info) CheckVector(p [][]byte, off Offset) (Range, error) {

@@ -1,0 +1,41 @@
+package backing
+
+import (
+	"torpor/block"
+	"torpor/kernel/disk"
+)
+
+// Options say how to open a device.
+type Options struct {
+	ReadOnly bool
+	// Direct asks for I/O past the page cache. Where the file system has none
+	// it goes through the cache; the device's method Direct tells.
+	Direct bool
+}
+
+func (o Options) mode() disk.Mode {
+	var m disk.Mode
+	if o.ReadOnly {
+		m |= disk.ReadOnly
+	}
+	if o.Direct {
+		m |= disk.Direct
+	}
+	return m
+}
+
+// preferredBytes is what a write of any disk is efficient with.
+const preferredBytes = 1 << 20
+
+// info describes a device of so many bytes, of which a last part of a block is
+// left alone.
+func (o Options) info(sizeBytes int64) block.Info {
+	return block.Info{
+		SizeBytes:      sizeBytes &^ (block.BlockBytes - 1),
+		BlockBytes:     block.BlockBytes,
+		PreferredBytes: preferredBytes,
+		ReadOnly:       o.ReadOnly,
+		Volatile:       true,
+		Discards:       true,
+	}
+}

@@ -1,0 +1,100 @@
+package disk
+
+import (
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxVector is IOV_MAX of Linux.
+const maxVector = 1024
+
+// ReadAt fills p from an offset. Errors: io.ErrUnexpectedEOF if the file ends
+// before.
+func (f *File) ReadAt(p [][]byte, off int64) error {
+	err := transfer(p, off, func(p [][]byte, off int64) (int, error) {
+		if len(p) == 1 {
+			return unix.Pread(f.fd, p[0], off)
+		}
+		return unix.Preadv(f.fd, p, off)
+	})
+	if err != nil {
+		return fmt.Errorf("read %s at %d: %w", f.path, off, err)
+	}
+	return nil
+}
+
+// WriteAt writes p to an offset.
+func (f *File) WriteAt(p [][]byte, off int64) error {
+	err := transfer(p, off, func(p [][]byte, off int64) (int, error) {
+		if len(p) == 1 {
+			return unix.Pwrite(f.fd, p[0], off)
+		}
+		return unix.Pwritev(f.fd, p, off)
+	})
+	if err != nil {
+		return fmt.Errorf("write %s at %d: %w", f.path, off, err)
+	}
+	return nil
+}
+
+// WriteDurablyAt is WriteAt of what is durable when it returns (RWF_DSYNC,
+// Linux 4.7; elsewhere followed by Sync). An error may be one of writing back
+// what was written before, which Sync will not tell again.
+func (f *File) WriteDurablyAt(p [][]byte, off int64) error {
+	if f.noDSync.Load() {
+		return f.writeAndSync(p, off)
+	}
+	err := transfer(p, off, func(p [][]byte, off int64) (int, error) {
+		return unix.Pwritev2(f.fd, p, off, unix.RWF_DSYNC)
+	})
+	switch err {
+	case nil:
+		return nil
+	case unix.EOPNOTSUPP, unix.ENOSYS:
+		f.noDSync.Store(true)
+		return f.writeAndSync(p, off)
+	}
+	return fmt.Errorf("write %s at %d durably: %w", f.path, off, err)
+}
+
+func (f *File) writeAndSync(p [][]byte, off int64) error {
+	if err := f.WriteAt(p, off); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// transfer calls do, which reads or writes the beginning of a vector, until all
+// is done. p itself is not changed.
+func transfer(p [][]byte, off int64, do func(p [][]byte, off int64) (int, error)) error {
+	for {
+		p = skip(p, 0)
+		if len(p) == 0 {
+			return nil
+		}
+		n, err := do(p[:min(len(p), maxVector)], off)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return err
+		case n == 0:
+			return io.ErrUnexpectedEOF
+		}
+		p, off = skip(p, n), off+int64(n)
+	}
+}
+
+// skip returns p without its first n bytes and without empty buffers in front.
+func skip(p [][]byte, n int) [][]byte {
+	for len(p) > 0 && n >= len(p[0]) {
+		n -= len(p[0])
+		p = p[1:]
+	}
+	if n > 0 {
+		p = append([][]byte{p[0][n:]}, p[1:]...)
+	}
+	return p
+}
