@@ -1,0 +1,88 @@
+package nbd
+
+import (
+	"fmt"
+
+	"torpor/block"
+)
+
+// cacheStepBytes is how much of a CACHE request is read at once.
+const cacheStepBytes = 256 << 10
+
+// execute has the device do what a request says, and puts the reply into it.
+func (t *terms) execute(r *request) {
+	if r.refused != 0 {
+		r.fail(r.refused, fmt.Sprintf("command %d, flags %#x, at %d+%d of %d", r.command, r.flags, r.offset, r.lenBytes, t.sizeBytes), t.structured)
+		return
+	}
+	var err error
+	switch r.command {
+	case commandRead:
+		err = t.read(r)
+	case commandBlockStatus:
+		err = t.blockStatus(r)
+	default:
+		if err = t.change(r); err == nil {
+			r.ok()
+		}
+	}
+	if err != nil {
+		t.export.counts.errors.Add(1)
+		r.fail(errnoOf(err, r.header), err.Error(), t.structured)
+	}
+}
+
+// change does what is answered by success only.
+func (t *terms) change(r *request) error {
+	device := t.export.Device
+	var flags block.Flags
+	if r.flags&flagFUA != 0 {
+		flags |= block.FUA
+	}
+	switch r.command {
+	case commandWrite:
+		return device.WriteAt(r.data(), block.Offset(r.offset), flags)
+	case commandFlush:
+		return device.Flush()
+	case commandTrim:
+		return device.Discard(r.span(), flags)
+	case commandWriteZeroes:
+		if r.flags&flagNoHole != 0 {
+			flags |= block.KeepAllocated
+		}
+		if r.flags&flagFastZero != 0 {
+			flags |= block.FastOnly
+		}
+		return device.Zero(r.span(), flags)
+	case commandCache:
+		return t.cache(r.span())
+	}
+	return block.ErrUnsupported
+}
+
+// cache reads a range and drops it: what the device keeps of it is its matter.
+func (t *terms) cache(span block.Range) error {
+	b := newBuffer(cacheStepBytes)
+	defer b.release()
+	for span.LenBytes > 0 {
+		n := min(span.LenBytes, cacheStepBytes)
+		if err := t.export.Device.ReadAt(b.data(int(n)), span.Start); err != nil {
+			return err
+		}
+		span = block.Range{Start: span.Start + block.Offset(n), LenBytes: span.LenBytes - n}
+	}
+	return nil
+}
+
+func (t *terms) read(r *request) error {
+	if t.structured && r.flags&flagDF == 0 && r.lenBytes >= sparseReadBytes {
+		if done, err := t.readSparse(r); done || err != nil {
+			return err
+		}
+	}
+	if err := t.export.Device.ReadAt(r.data(), block.Offset(r.offset)); err != nil {
+		return err
+	}
+	r.withData(t.structured)
+	return nil
+}
