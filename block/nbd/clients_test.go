@@ -22,4 +22,3 @@ func TestFioVerifies(t *testing.T) {
 	run(t, "fio", "--name=verify", "--ioengine=nbd", "--uri=nbd+unix:///disk?socket="+socket, "--rw=randwrite",
 		"--bsrange=4k-256k", "--blockalign=4k", "--iodepth=16", "--size=64m", "--verify=crc32c", "--verify_fatal=1")
 }
-
