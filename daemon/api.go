@@ -14,7 +14,7 @@ import (
 	"torpor/container"
 	"torpor/host"
 	"torpor/image"
-	"torpor/keeper"
+	"torpor/wire"
 )
 
 // ExecRequest asks for a command line that runs a command in a container. The
@@ -37,7 +37,7 @@ func (d *Daemon) routes() http.Handler {
 		if err == nil && query.Has("connections") {
 			d.addConnections(r.Context(), all)
 		}
-		keeper.Answer(w, all, err)
+		wire.Answer(w, all, err)
 	})
 	mux.HandleFunc("GET /v1/services/{id}/sockets", d.sockets)
 	mux.HandleFunc("POST /v1/services/{id}/sleep", d.onKeeper(func(ctx context.Context, k keepers, id host.ContainerID) (any, error) {
@@ -54,7 +54,7 @@ func (d *Daemon) routes() http.Handler {
 	mux.HandleFunc("POST /v1/services/{id}/exec", d.exec)
 	mux.HandleFunc("GET /v1/logs", d.logs)
 	mux.HandleFunc("GET /v1/events", d.streamEvents)
-	mux.HandleFunc("GET /v1/images", func(w http.ResponseWriter, _ *http.Request) { keeper.Answer(w, d.images.List(), nil) })
+	mux.HandleFunc("GET /v1/images", func(w http.ResponseWriter, _ *http.Request) { wire.Answer(w, d.images.List(), nil) })
 	mux.HandleFunc("POST /v1/images/pull", stream(d.pullImage))
 	mux.HandleFunc("POST /v1/images/import", stream(d.importImages))
 	mux.HandleFunc("POST /v1/images/remove", func(w http.ResponseWriter, r *http.Request) {
@@ -63,15 +63,15 @@ func (d *Daemon) routes() http.Handler {
 		if err == nil {
 			err = d.images.Remove(request.Name, request.Force)
 		}
-		keeper.Answer(w, nil, err)
+		wire.Answer(w, nil, err)
 	})
 	mux.HandleFunc("GET /v1/checkpoints", func(w http.ResponseWriter, r *http.Request) {
 		all, err := d.checkpoints(r.Context())
-		keeper.Answer(w, all, err)
+		wire.Answer(w, all, err)
 	})
 	mux.HandleFunc("POST /v1/checkpoints/remove", onCheckpoint(d.removeCheckpoint))
 	mux.HandleFunc("POST /v1/checkpoints/check", onCheckpoint(d.checkCheckpoint))
-	mux.HandleFunc("GET /v1/ping", func(w http.ResponseWriter, _ *http.Request) { keeper.Answer(w, "torpor", nil) })
+	mux.HandleFunc("GET /v1/ping", func(w http.ResponseWriter, _ *http.Request) { wire.Answer(w, "torpor", nil) })
 	return mux
 }
 
@@ -106,7 +106,7 @@ func stream[R any](f func(context.Context, R, func(Progress)) error) http.Handle
 	return func(w http.ResponseWriter, r *http.Request) {
 		var request R
 		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
-			keeper.Answer(w, nil, fmt.Errorf("decode request: %w: %w", err, host.ErrInvalid))
+			wire.Answer(w, nil, fmt.Errorf("decode request: %w: %w", err, host.ErrInvalid))
 			return
 		}
 		w.Header().Set("Content-Type", "application/jsonl")
@@ -121,7 +121,7 @@ func stream[R any](f func(context.Context, R, func(Progress)) error) http.Handle
 			}
 		}
 		if err := f(r.Context(), request, tell); err != nil {
-			message, kind := keeper.Describe(err)
+			message, kind := wire.Describe(err)
 			tell(Progress{Error: message, Kind: kind})
 			return
 		}
@@ -136,22 +136,22 @@ func (d *Daemon) onKeeper(f func(context.Context, keepers, host.ContainerID) (an
 		id := host.ContainerID(r.PathValue("id"))
 		client, err := d.keeper.get(r.Context())
 		if err != nil {
-			keeper.Answer(w, nil, err)
+			wire.Answer(w, nil, err)
 			return
 		}
 		u := d.unit(id)
 		if u == nil {
-			keeper.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
+			wire.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
 			return
 		}
 		if state, _, _ := u.snapshot(); state != host.Awake {
-			keeper.Answer(w, nil, &host.Refusal{Reasons: []string{fmt.Sprintf("%s is %s, not running", id, state)}})
+			wire.Answer(w, nil, &host.Refusal{Reasons: []string{fmt.Sprintf("%s is %s, not running", id, state)}})
 			return
 		}
 		u.probing.Lock()
 		defer u.probing.Unlock()
 		result, err := f(r.Context(), client, id)
-		keeper.Answer(w, result, err)
+		wire.Answer(w, result, err)
 	}
 }
 
@@ -160,7 +160,7 @@ func (d *Daemon) onKeeper(f func(context.Context, keepers, host.ContainerID) (an
 func (d *Daemon) exec(w http.ResponseWriter, r *http.Request) {
 	var request ExecRequest
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil || len(request.Args) == 0 {
-		keeper.Answer(w, nil, fmt.Errorf("decode request: %w", errors.Join(err, host.ErrInvalid)))
+		wire.Answer(w, nil, fmt.Errorf("decode request: %w", errors.Join(err, host.ErrInvalid)))
 		return
 	}
 	d.onKeeper(func(ctx context.Context, k keepers, id host.ContainerID) (any, error) {
@@ -186,16 +186,16 @@ func (d *Daemon) exec(w http.ResponseWriter, r *http.Request) {
 func (d *Daemon) sockets(w http.ResponseWriter, r *http.Request) {
 	id := host.ContainerID(r.PathValue("id"))
 	if d.unit(id) == nil {
-		keeper.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
+		wire.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
 		return
 	}
 	client, err := d.keeper.get(r.Context())
 	if err != nil {
-		keeper.Answer(w, nil, err)
+		wire.Answer(w, nil, err)
 		return
 	}
 	report, err := client.Sockets(r.Context(), id, false)
-	keeper.Answer(w, report, err)
+	wire.Answer(w, report, err)
 }
 
 // streamEvents writes what is kept, then what follows, if asked.

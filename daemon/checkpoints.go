@@ -15,7 +15,7 @@ import (
 
 	"torpor/checkpoint"
 	"torpor/host"
-	"torpor/keeper"
+	"torpor/wire"
 )
 
 // CheckpointStatus is what is shown of one ready checkpoint.
@@ -147,6 +147,6 @@ func onCheckpoint(f func(CheckpointRequest) error) http.HandlerFunc {
 		if err == nil {
 			err = f(request)
 		}
-		keeper.Answer(w, nil, err)
+		wire.Answer(w, nil, err)
 	}
 }

@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,18 +14,19 @@ import (
 	"torpor/host"
 	"torpor/image"
 	"torpor/keeper"
+	"torpor/wire"
 )
 
 // Client is the command line's side of the API. It may be used from several
 // goroutines at once.
 type Client struct {
-	wire   *keeper.Wire
+	wire   *wire.Client
 	socket string
 }
 
 // NewClient returns a client of the daemon at a socket. Whether one answers
 // shows at the first call: host.ErrDaemonDown.
-func NewClient(socket string) *Client { return &Client{keeper.NewWire(socket), socket} }
+func NewClient(socket string) *Client { return &Client{wire.NewClient(socket), socket} }
 
 // down explains a socket at which nobody answers.
 func (c *Client) explain(err error) error {
@@ -45,25 +45,11 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 
 // lines calls f with each line of a streamed answer.
 func (c *Client) lines(ctx context.Context, method, path string, in any, f func([]byte) error) error {
-	response, err := c.wire.Send(ctx, method, path, in)
-	if err != nil {
-		return c.explain(err)
-	}
-	defer response.Body.Close()
-	scanner := bufio.NewScanner(response.Body)
-	scanner.Buffer(make([]byte, 64<<10), 16<<20)
-	for scanner.Scan() {
-		if err := f(scanner.Bytes()); err != nil {
-			return err
-		}
-	}
+	err := c.wire.Lines(ctx, method, path, in, f)
 	if ctx.Err() != nil {
 		return nil
 	}
-	if err := scanner.Err(); err != nil {
-		return fmt.Errorf("read answer of daemon: %w", err)
-	}
-	return nil
+	return c.explain(err)
 }
 
 // progress runs a streamed request and returns its error.
@@ -76,7 +62,7 @@ func (c *Client) progress(ctx context.Context, path string, in any, tell func(Pr
 		}
 		switch {
 		case p.Error != "":
-			return keeper.Restore(p.Error, p.Kind)
+			return wire.Restore(p.Error, p.Kind)
 		case p.Done:
 			done = true
 		default:

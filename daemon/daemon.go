@@ -21,6 +21,7 @@ import (
 	"torpor/container/network"
 	"torpor/host"
 	"torpor/image"
+	"torpor/wire"
 )
 
 // Daemon is the process behind torpor serve.
@@ -164,7 +165,7 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 	if err := d.load(ctx); err != nil {
 		return err
 	}
-	listener, err := listen(d.config.Socket)
+	listener, err := wire.Listen(d.config.Socket) // the lock says that no other daemon answers there
 	if err != nil {
 		return err
 	}
@@ -179,18 +180,6 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 		return nil
 	}
 	return err
-}
-
-func listen(path string) (net.Listener, error) {
-	// The lock says that no daemon answers here, so it is an old one's.
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("remove old socket: %w", err)
-	}
-	listener, err := net.Listen("unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
-	}
-	return listener, os.Chmod(path, 0o600)
 }
 
 // addUnit takes a container into care.

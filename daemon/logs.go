@@ -20,6 +20,7 @@ import (
 
 	"torpor/host"
 	"torpor/keeper"
+	"torpor/wire"
 )
 
 // LogOptions say which lines of a log are wanted.
@@ -155,13 +156,13 @@ func (d *Daemon) logs(w http.ResponseWriter, r *http.Request) {
 	for _, id := range q["id"] {
 		u := d.unit(host.ContainerID(id))
 		if u == nil {
-			keeper.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
+			wire.Answer(w, nil, fmt.Errorf("find service %s: %w", id, host.ErrNotFound))
 			return
 		}
 		readers[u.id] = &logReader{path: logPath(u.dir())}
 		lines, err := readers[u.id].history(o)
 		if err != nil {
-			keeper.Answer(w, nil, fmt.Errorf("read log of %s: %w", id, err))
+			wire.Answer(w, nil, fmt.Errorf("read log of %s: %w", id, err))
 			return
 		}
 		for _, line := range lines {

@@ -1,23 +1,22 @@
 package keeper
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 
 	"torpor/host"
+	"torpor/wire"
 )
 
 // Client talks to a keeper. It may be used from several goroutines at once.
-type Client struct{ wire *Wire }
+type Client struct{ wire *wire.Client }
 
 // Dial returns a client of the keeper at a socket, and an error if none
 // answers there.
 func Dial(ctx context.Context, socketPath string) (*Client, error) {
-	c := &Client{NewWire(socketPath)}
+	c := &Client{wire.NewClient(socketPath)}
 	if _, err := c.Status(ctx); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("reach keeper at %s: %w", socketPath, err)
@@ -82,20 +81,7 @@ func (c *Client) Sockets(ctx context.Context, id host.ContainerID, brief bool) (
 
 // Watch calls f for each event until the context ends or the keeper goes.
 func (c *Client) Watch(ctx context.Context, f func(host.Event)) error {
-	response, err := c.wire.Send(ctx, http.MethodGet, "/v1/events", nil)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	lines := bufio.NewScanner(response.Body)
-	for lines.Scan() {
-		var event host.Event
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			return fmt.Errorf("decode event: %w", err)
-		}
-		f(event)
-	}
-	return lines.Err()
+	return c.wire.Watch(ctx, "/v1/events", f)
 }
 
 func path(id host.ContainerID, verb string) string {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"torpor/host"
+	"torpor/wire"
 )
 
 // targetName is the file, in a checkpoint directory, that holds the Target.
@@ -30,7 +31,7 @@ type Config struct {
 type Server struct {
 	config  Config
 	tracers *tracers
-	events  *broadcast
+	events  *wire.Broadcast
 	http    *http.Server
 
 	mu       sync.Mutex
@@ -41,14 +42,14 @@ type Server struct {
 // Those that can not be found again are reported as events to the first
 // watcher and otherwise left alone.
 func NewServer(config Config) (*Server, error) {
-	s := &Server{config: config, tracers: newTracers(), events: newBroadcast(), services: map[host.ContainerID]*service{}}
+	s := &Server{config: config, tracers: newTracers(), events: wire.NewBroadcast(), services: map[host.ContainerID]*service{}}
 	files, err := filepath.Glob(filepath.Join(config.StateDir, "services", "*", "checkpoint", targetName))
 	if err != nil {
 		return nil, fmt.Errorf("find services: %w", err)
 	}
 	for _, file := range files {
 		if err := s.adoptFile(file); err != nil {
-			s.events.send(host.Event{Time: time.Now(), Type: host.EventError, Reason: fmt.Sprintf("adopt %s: %v", file, err)})
+			s.events.Send(host.Event{Time: time.Now(), Type: host.EventError, Reason: fmt.Sprintf("adopt %s: %v", file, err)})
 		}
 	}
 	return s, nil
@@ -69,20 +70,10 @@ func (s *Server) adoptFile(path string) error {
 // Serve answers on the socket until the context ends. Services are left as
 // they are.
 func (s *Server) Serve(ctx context.Context) error {
-	if err := os.MkdirAll(filepath.Dir(s.config.Socket), 0o700); err != nil {
-		return fmt.Errorf("make run directory: %w", err)
-	}
-	// The daemon starts a keeper only when none answers, so what is left of an
-	// earlier one is only its name.
-	if err := os.Remove(s.config.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove old socket: %w", err)
-	}
-	listener, err := net.Listen("unix", s.config.Socket)
+	// The daemon starts a keeper only when none answers.
+	listener, err := wire.Listen(s.config.Socket)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
-	}
-	if err := os.Chmod(s.config.Socket, 0o600); err != nil {
-		return errors.Join(err, listener.Close())
+		return err
 	}
 	s.http = &http.Server{Handler: s.routes(), BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { s.http.Close() })
@@ -102,7 +93,7 @@ func (s *Server) close() {
 		service.stop()
 	}
 	s.tracers.close()
-	s.events.close()
+	s.events.Close()
 }
 
 func (s *Server) routes() http.Handler {
@@ -110,13 +101,13 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/adopt", func(w http.ResponseWriter, r *http.Request) {
 		var target Target
 		if err := json.NewDecoder(r.Body).Decode(&target); err != nil {
-			Answer(w, nil, fmt.Errorf("decode target: %w: %w", err, host.ErrInvalid))
+			wire.Answer(w, nil, fmt.Errorf("decode target: %w: %w", err, host.ErrInvalid))
 			return
 		}
-		Answer(w, nil, s.adopt(r.Context(), target))
+		wire.Answer(w, nil, s.adopt(r.Context(), target))
 	})
 	mux.HandleFunc("POST /v1/{id}/forget", func(w http.ResponseWriter, r *http.Request) {
-		Answer(w, nil, s.forget(r.Context(), host.ContainerID(r.PathValue("id"))))
+		wire.Answer(w, nil, s.forget(r.Context(), host.ContainerID(r.PathValue("id"))))
 	})
 	mux.HandleFunc("POST /v1/{id}/sleep", s.on(func(svc *service, _ *http.Request) (any, error) { return svc.sleep() }))
 	mux.HandleFunc("POST /v1/{id}/wake", s.on(func(svc *service, r *http.Request) (any, error) { return svc.wake(r.URL.Query().Get("reason")) }))
@@ -130,8 +121,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/{id}/probe", s.on(func(svc *service, r *http.Request) (any, error) { return svc.beginProbe(r.URL.Query().Get("limit")) }))
 	mux.HandleFunc("POST /v1/{id}/probed", s.on(func(svc *service, _ *http.Request) (any, error) { return nil, svc.endProbe() }))
 	mux.HandleFunc("GET /v1/{id}/sockets", s.on(func(svc *service, r *http.Request) (any, error) { return svc.sockets(r.URL.Query().Has("brief")) }))
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { Answer(w, s.Status(), nil) })
-	mux.HandleFunc("GET /v1/events", s.streamEvents)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { wire.Answer(w, s.Status(), nil) })
+	mux.Handle("GET /v1/events", s.events)
 	return mux
 }
 
@@ -140,7 +131,7 @@ func (s *Server) on(f func(*service, *http.Request) (any, error)) http.HandlerFu
 	return func(w http.ResponseWriter, r *http.Request) {
 		svc := s.find(host.ContainerID(r.PathValue("id")))
 		if svc == nil {
-			Answer(w, nil, fmt.Errorf("reach %s: %w", r.PathValue("id"), host.ErrNotFound))
+			wire.Answer(w, nil, fmt.Errorf("reach %s: %w", r.PathValue("id"), host.ErrNotFound))
 			return
 		}
 		var result any
@@ -148,7 +139,7 @@ func (s *Server) on(f func(*service, *http.Request) (any, error)) http.HandlerFu
 		if err := svc.do(r.Context(), func() { result, failed = f(svc, r) }); err != nil {
 			failed = err
 		}
-		Answer(w, result, failed)
+		wire.Answer(w, result, failed)
 	}
 }
 
@@ -178,7 +169,7 @@ func (s *Server) adopt(ctx context.Context, target Target) error {
 	if err := errors.Join(target.dropOther(), target.save()); err != nil {
 		return err
 	}
-	svc, err := startService(target, s.tracers, s.events.send)
+	svc, err := startService(target, s.tracers, s.events.Send)
 	if err != nil {
 		return fmt.Errorf("adopt %s: %w", target.ID, err)
 	}
@@ -253,25 +244,4 @@ func (s *Server) Status() []Status {
 	}
 	slices.SortFunc(all, func(a, b Status) int { return strings.Compare(string(a.ID), string(b.ID)) })
 	return all
-}
-
-// streamEvents writes events as JSON lines until the client goes.
-func (s *Server) streamEvents(w http.ResponseWriter, r *http.Request) {
-	events := s.events.subscribe()
-	defer s.events.unsubscribe(events)
-	flusher, _ := w.(http.Flusher)
-	w.WriteHeader(http.StatusOK)
-	flusher.Flush()
-	encoder := json.NewEncoder(w)
-	for {
-		select {
-		case <-r.Context().Done():
-			return
-		case event, ok := <-events:
-			if !ok || encoder.Encode(event) != nil {
-				return
-			}
-			flusher.Flush()
-		}
-	}
 }

@@ -1,12 +1,8 @@
-package keeper
+package wire
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
 	"net/http"
 
 	"torpor/host"
@@ -87,62 +83,4 @@ func (f failure) err() error {
 		return &wireError{f.Message, kind.err}
 	}
 	return errors.New(f.Message)
-}
-
-// Wire is HTTP with JSON over a Unix socket. It may be used from several
-// goroutines at once.
-type Wire struct{ http *http.Client }
-
-// NewWire returns a wire to a socket; nothing is opened yet.
-func NewWire(socketPath string) *Wire {
-	return &Wire{&http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socketPath)
-		},
-	}}}
-}
-
-// Close drops idle connections.
-func (w *Wire) Close() { w.http.CloseIdleConnections() }
-
-// Call sends in and decodes the answer into out, unless that is nil.
-func (w *Wire) Call(ctx context.Context, method, path string, in, out any) error {
-	response, err := w.Send(ctx, method, path, in)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if out == nil {
-		return nil
-	}
-	if err := json.NewDecoder(response.Body).Decode(out); err != nil {
-		return fmt.Errorf("decode answer: %w", err)
-	}
-	return nil
-}
-
-// Send returns the response of a successful request; the caller closes its
-// body.
-func (w *Wire) Send(ctx context.Context, method, path string, in any) (*http.Response, error) {
-	body, err := json.Marshal(in)
-	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, method, "http://torpor"+path, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	response, err := w.http.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode == http.StatusOK {
-		return response, nil
-	}
-	defer response.Body.Close()
-	var f failure
-	if err := json.NewDecoder(response.Body).Decode(&f); err != nil {
-		return nil, fmt.Errorf("request was answered by %s", response.Status)
-	}
-	return nil, f.err()
 }
