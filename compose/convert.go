@@ -133,34 +133,6 @@ func (c *converter) checkContainerNames(spec *host.ProjectSpec) {
 	}
 }
 
-// volumes are the named volumes in use.
-func (c *converter) volumes() map[string]host.VolumeSpec {
-	if len(c.project.Volumes) == 0 {
-		return nil
-	}
-	specs := map[string]host.VolumeSpec{}
-	for key, v := range c.project.Volumes {
-		if !namePattern.MatchString(v.Name) {
-			c.invalid(c.key("volumes", key, "name"), "%q: letters, digits, _, . and - are allowed", v.Name)
-		}
-		if v.Driver != "" && v.Driver != "local" {
-			c.unsupported(c.key("volumes", key, "driver"), "%s", v.Driver)
-		}
-		for option := range v.DriverOpts {
-			switch option {
-			case "type", "o", "device":
-			default:
-				c.unsupported(c.key("volumes", key, "driver_opts", option), "")
-			}
-		}
-		specs[key] = host.VolumeSpec{
-			Name: v.Name, External: bool(v.External), Driver: v.Driver,
-			DriverOpts: nonEmpty(v.DriverOpts), Labels: nonEmpty(v.Labels),
-		}
-	}
-	return specs
-}
-
 // nonEmpty is the map as a plain one, nil if it is empty.
 func nonEmpty[M ~map[string]string](m M) map[string]string {
 	if len(m) == 0 {

@@ -312,7 +312,7 @@ services:
   web:
     image: i
     networks: [front, out]
-    volumes: [data:/d, bound:/b, ext:/e]
+    volumes: [data:/d, bound:/b, ext:/e, thin:/t, wide:/w]
 networks:
   front:
     driver: bridge
@@ -328,6 +328,8 @@ volumes:
   data: {labels: [l=m]}
   bound: {driver: local, driver_opts: {type: none, o: bind, device: ./b}}
   ext: {external: true}
+  thin: {driver: torpor}
+  wide: {driver: torpor, driver_opts: {size: 1g, layout: 1+1, disks: ./a /mnt/b, fs: xfs}}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -343,6 +345,11 @@ volumes:
 		"data":  {Name: "shop_data", Labels: map[string]string{"l": "m"}},
 		"bound": {Name: "shop_bound", Driver: "local", DriverOpts: map[string]string{"type": "none", "o": "bind", "device": filepath.Join(spec.WorkingDir, "b")}},
 		"ext":   {Name: "ext", External: true},
+		"thin": {Name: "shop_thin", Driver: "torpor",
+			Torpor: &host.TorporVolume{SizeBytes: 10 << 30, Layout: host.Layout{Data: 1}, FS: host.Ext4}},
+		"wide": {Name: "shop_wide", Driver: "torpor",
+			DriverOpts: map[string]string{"size": "1g", "layout": "1+1", "fs": "xfs", "disks": filepath.Join(spec.WorkingDir, "a") + " /mnt/b"},
+			Torpor:     &host.TorporVolume{SizeBytes: 1 << 30, Layout: host.Layout{Data: 1, Parity: 1}, Disks: []string{filepath.Join(spec.WorkingDir, "a"), "/mnt/b"}, FS: host.XFS}},
 	}
 	if diff := cmp.Diff(volumes, spec.Volumes); diff != "" {
 		t.Errorf("volumes (-want +got):\n%s", diff)

@@ -150,6 +150,15 @@ services:
 			`compose.yaml:3: secrets.s.environment: variable NOT_SET is not set`},
 		{"volume driver", "services: {a: {image: i, volumes: ['vv:/v']}}\nvolumes:\n  vv:\n    driver: rclone\n",
 			`compose.yaml:4: volumes.vv.driver: rclone: not supported`},
+		{"volume option", torporVolume("{size: 10G, sise: 1}"), `compose.yaml:5: volumes.vv.driver_opts.sise: no such option; want size, layout, disks or fs`},
+		{"volume size", torporVolume("{size: big}"), `compose.yaml:5: volumes.vv.driver_opts.size: "big": want a size such as 10G`},
+		{"volume layout", torporVolume("{layout: 4-2}"), `compose.yaml:5: volumes.vv.driver_opts.layout: layout "4-2": want DATA+PARITY, such as 4+2, of 32 disks at most`},
+		{"volume file system", torporVolume("{fs: ntfs}"), `compose.yaml:5: volumes.vv.driver_opts.fs: file system "ntfs": want ext4, xfs or btrfs`},
+		{"volume without disks", torporVolume("{layout: 2+1}"),
+			`compose.yaml:5: volumes.vv.driver_opts: layout 2+1 needs 3 disks, 0 are given; list directories, files or block devices under disks`},
+		{"volume with a disk twice", torporVolume("{layout: 1+1, disks: /a /b/../a}"), `compose.yaml:5: volumes.vv.driver_opts.disks: /a is given twice`},
+		{"option of another driver", "services: {a: {image: i, volumes: ['vv:/v']}}\nvolumes:\n  vv:\n    driver_opts: {size: 10G}\n",
+			`compose.yaml:4: volumes.vv.driver_opts.size: not supported`},
 		{"volume name", "services: {a: {image: i, volumes: ['vv:/v']}}\nvolumes:\n  vv:\n    name: ../../etc\n",
 			`compose.yaml:4: volumes.vv.name: "../../etc": letters, digits, _, . and - are allowed`},
 		{"gateway", "services: {a: {image: i}}\nnetworks:\n  default:\n    ipam:\n      config: [{subnet: 10.0.0.0/24, gateway: 10.0.0.9}]\n",
@@ -183,6 +192,11 @@ services:
 			}
 		})
 	}
+}
+
+// torporVolume is a file with a volume that has these options, in line 5.
+func torporVolume(options string) string {
+	return "services: {a: {image: i, volumes: ['vv:/v']}}\nvolumes:\n  vv:\n    driver: torpor\n    driver_opts: " + options + "\n"
 }
 
 // TestInactive: what is not started may ask for anything.

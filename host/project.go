@@ -39,8 +39,9 @@ type NetworkSpec struct {
 type VolumeSpec struct {
 	Name       string            `json:"name"`
 	External   bool              `json:"external,omitempty"`
-	Driver     string            `json:"driver,omitempty"` // "" and "local": a directory
+	Driver     string            `json:"driver,omitempty"` // "" and "local": a directory; or VolumeDriver
 	DriverOpts map[string]string `json:"driver_opts,omitempty"`
+	Torpor     *TorporVolume     `json:"torpor,omitempty"` // what DriverOpts of VolumeDriver mean
 	Labels     map[string]string `json:"labels,omitempty"`
 }
 
