@@ -1,0 +1,345 @@
+package logvolume
+
+import (
+	"fmt"
+	"time"
+
+	"torpor/block/logvolume/format"
+)
+
+// runCleaner keeps segments free until Close. It also takes removed layers apart:
+// while one is merged, row headers name a layer that has lost its blocks.
+func (l *Log) runCleaner() {
+	defer l.workers.Done()
+	for {
+		select {
+		case <-l.stop:
+			return
+		case <-l.cleanKick:
+		case <-time.After(cleanerPause):
+		}
+		if err := l.tidy(); err != nil {
+			l.event("", "a removed snapshot keeps its space: %v", err)
+			continue
+		}
+		for l.clean() {
+		}
+	}
+}
+
+const cleanerPause = time.Second
+
+// wakeCleaner has the cleaner look whether there is something to do.
+func (l *Log) wakeCleaner() {
+	select {
+	case l.cleanKick <- struct{}{}:
+	default:
+	}
+}
+
+// clean moves what is useful out of some segments and releases them, if there
+// are few free ones. It says whether it has to go on.
+func (l *Log) clean() bool {
+	l.mu.Lock()
+	if l.failed != nil || l.ending || l.freeSegments() >= l.lowMark() {
+		l.mu.Unlock()
+		return false
+	}
+	l.mu.Unlock()
+	cleaned := 0
+	for cleaned < cleanBatch {
+		s := l.chooseVictim()
+		if s == nil {
+			break
+		}
+		err := l.move(s)
+		l.mu.Lock()
+		s.readers.Add(-1)
+		s.cleaned, s.cleanedRow = err == nil, l.nextRow-1
+		s.stuck = err != nil
+		failed := l.failed
+		l.mu.Unlock()
+		if failed != nil {
+			return false
+		}
+		if err != nil {
+			l.event("", "segment %d can not be cleaned: %v", s.id, err)
+			continue
+		}
+		cleaned++
+	}
+	released := l.release()
+	return cleaned > 0 || released > 0
+}
+
+// cleanBatch is how many segments are cleaned before the disks are synced to
+// release them.
+const cleanBatch = 4
+
+// lowMark is how many segments are to be free. Cleaning late finds less to move.
+func (l *Log) lowMark() int { return reserveSegments + 4 }
+
+// chooseVictim returns the segment that is best to clean, pinned; nil if none is
+// worth it. Among free ones nothing is gained by one that is full.
+func (l *Log) chooseVictim() *segment {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var best *segment
+	var bestScore float64
+	for _, s := range l.segments {
+		if s == nil || s.state != sealed || s.cleaned || s.stuck || len(s.rows) > 0 {
+			continue
+		}
+		u := float64(s.live+s.meta) / float64(l.geometry.SegmentBlocks())
+		if u > 0.98 {
+			continue
+		}
+		age := float64(l.lastSequence-s.written) + 1
+		if score := (1 - u) * age / (1 + u); best == nil || score > bestScore {
+			best, bestScore = s, score
+		}
+	}
+	if best != nil {
+		best.readers.Add(1)
+	}
+	return best
+}
+
+// liveBlock is a block that the map points to.
+type liveBlock struct {
+	layer format.LayerID
+	at    format.Block
+	entry format.Entry
+}
+
+// move appends what is useful in a segment to the cold stream.
+func (l *Log) move(s *segment) error {
+	blocks, err := l.usefulIn(s)
+	if err != nil {
+		return err
+	}
+	batch := l.stripeBlocks() - 2
+	for len(blocks) > 0 {
+		n := min(batch, len(blocks))
+		if err := l.moveBatch(s, blocks[:n]); err != nil {
+			return err
+		}
+		blocks = blocks[n:]
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.live > 0 {
+		return fmt.Errorf("%d useful blocks are in none of its rows", s.live)
+	}
+	return nil
+}
+
+// usefulIn walks through the rows of a segment. Leaves are not moved but marked
+// to be written by the next checkpoint.
+func (l *Log) usefulIn(s *segment) (blocks []liveBlock, err error) {
+	l.mu.Lock()
+	columns, live, meta := s.columns, s.live, s.meta
+	l.mu.Unlock()
+	if live == 0 && meta == 0 {
+		return nil, nil
+	}
+	number := format.RowNumber(0)
+	for column := 0; column < columns; {
+		f := l.readSealedRow(s, column, number)
+		if f == nil {
+			return nil, fmt.Errorf("no row at column %d", column)
+		}
+		number = f.header.Number + 1
+		column += int(f.header.Columns)
+		if blocks, err = l.usefulOf(f, blocks); err != nil {
+			return nil, err
+		}
+	}
+	return blocks, nil
+}
+
+// usefulOf adds the blocks of a row that the map points to.
+func (l *Log) usefulOf(f *foundRow, blocks []liveBlock) ([]liveBlock, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := 0
+	for _, e := range f.header.Extents {
+		switch e.Kind {
+		case format.KindLeaf:
+			for j := range int(e.Count) {
+				if err := l.rewriteLeaf(e.Layer, format.LeafIndex(e.Start)+format.LeafIndex(j), f.at(l.geometry, i+j)); err != nil {
+					return nil, err
+				}
+			}
+		case format.KindData:
+			owner := l.ownerOf(e.Layer)
+			if owner == 0 {
+				break
+			}
+			for j := range int(e.Count) {
+				at := format.Block(e.Start) + format.Block(j)
+				if _, err := l.loadRange(owner, at, 1); err != nil {
+					return nil, err
+				}
+				if entry, _ := l.blocks.Own(owner, at); entry.Mapped() && entry.Location() == f.at(l.geometry, i+j) {
+					blocks = append(blocks, liveBlock{owner, at, entry})
+				}
+			}
+		}
+		i += e.Stored()
+	}
+	return blocks, nil
+}
+
+// rewriteLeaf has a leaf written anew if that is where it is.
+func (l *Log) rewriteLeaf(layer format.LayerID, leaf format.LeafIndex, at format.Location) error {
+	for l.blocks.Has(layer) && l.blocks.LeafAt(layer, leaf).Location() == at {
+		missing := l.blocks.MarkDirty(layer, leaf)
+		if missing == nil {
+			return nil
+		}
+		if err := l.load(missing); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moveBatch reads some blocks of a segment and appends them.
+func (l *Log) moveBatch(s *segment, blocks []liveBlock) error {
+	pages := make([]*page, len(blocks))
+	l.pages.get(pages)
+	entries, buffers := make([]format.Entry, len(blocks)), make([][]byte, len(blocks))
+	for i, b := range blocks {
+		entries[i], buffers[i] = b.entry, pages[i].data
+	}
+	if err := l.readEntries(entries, buffers); err != nil {
+		l.pages.put(pages)
+		return err
+	}
+	for _, p := range pages {
+		p.sum = checksum(p.data)
+	}
+	for len(blocks) > 0 {
+		r, n, err := l.cutMoved(s, blocks, pages)
+		if err != nil {
+			l.pages.put(pages)
+			return err
+		}
+		blocks, pages = blocks[n:], pages[n:]
+		l.write(r)
+	}
+	return nil
+}
+
+// cutMoved makes a row of moved blocks, as many as fit, but for those that were
+// changed meanwhile. It returns how many it has seen to.
+func (l *Log) cutMoved(s *segment, blocks []liveBlock, pages []*page) (*row, int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	d, err := l.draftMoved(blocks)
+	if err != nil {
+		return nil, 0, err
+	}
+	n := 0
+	var taken []liveBlock
+	for ; n < len(blocks) && d.fits(len(d.row.pages)+1, 1); n++ {
+		b := blocks[n]
+		if own, _ := l.blocks.Own(b.layer, b.at); own != b.entry {
+			l.pages.put(pages[n : n+1])
+			continue
+		}
+		d.add(format.Extent{Kind: format.KindData, Layer: b.layer, Start: uint64(b.at), Count: 1}, pages[n:n+1])
+		taken = append(taken, b)
+	}
+	r := d.cut(l.cutSequence)
+	r.segment.written = max(r.segment.written, s.written)
+	for i, b := range taken {
+		l.point(b.layer, b.at, r, i)
+	}
+	return r, n, nil
+}
+
+// draftMoved begins a cold row, with the leaves in memory that it will change.
+func (l *Log) draftMoved(blocks []liveBlock) (*draft, error) {
+	for {
+		if l.failed != nil {
+			return nil, l.failed
+		}
+		if l.ending {
+			return nil, fmt.Errorf("log is closed")
+		}
+		released := false
+		for _, b := range blocks {
+			again, err := l.loadRange(b.layer, b.at, 1)
+			if err != nil {
+				return nil, err
+			}
+			released = released || again
+		}
+		if released {
+			continue
+		}
+		if d := l.draft(format.Cold); d != nil {
+			return d, nil
+		}
+		// What was cleaned before can be released only by what comes here.
+		l.mu.Unlock()
+		n := l.release()
+		l.mu.Lock()
+		if n == 0 {
+			return nil, fmt.Errorf("no segment is left to move blocks to")
+		}
+	}
+}
+
+// release makes segments free that are useless, once nothing can need them any
+// more: what made them so is durable, and the newest checkpoint is younger than
+// their rows and than what was dropped without a row. It does what is missing
+// for that, and returns how many it released.
+func (l *Log) release() int {
+	l.mu.Lock()
+	waiting, needRows, needCheckpoint := l.cleanedSegments()
+	l.mu.Unlock()
+	if waiting == 0 {
+		return 0
+	}
+	if needCheckpoint {
+		if l.checkpoint() != nil {
+			return 0
+		}
+	} else if needRows && l.syncRows() != nil {
+		return 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, s := range l.segments {
+		if s != nil && s.cleaned && l.releasable(s) {
+			l.drop(s)
+			n++
+		}
+	}
+	if n > 0 {
+		l.progress.Broadcast()
+	}
+	return n
+}
+
+// cleanedSegments counts those that wait to be released, and says what for.
+func (l *Log) cleanedSegments() (waiting int, needRows, needCheckpoint bool) {
+	for _, s := range l.segments {
+		if s == nil || !s.cleaned {
+			continue
+		}
+		waiting++
+		needRows = needRows || s.cleanedRow > l.durableRow
+		needCheckpoint = needCheckpoint || s.meta > 0 || s.sealed >= l.checkpointRow || l.drops != l.dropsSaved
+	}
+	return waiting, needRows, needCheckpoint
+}
+
+func (l *Log) releasable(s *segment) bool {
+	return s.live == 0 && s.meta == 0 && s.readers.Load() == 0 && len(s.rows) == 0 &&
+		s.cleanedRow <= l.durableRow && s.sealed < l.checkpointRow && l.drops == l.dropsSaved
+}

@@ -1,0 +1,92 @@
+package logvolume
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"torpor/block"
+	"torpor/block/logvolume/format"
+)
+
+// Disk is what a log lies on.
+type Disk struct {
+	Name   string // what people call it: a path
+	Device block.Device
+}
+
+// disk is a disk of an open log. Device is nil if it is missing.
+type disk struct {
+	name   string
+	device block.Device
+	id     format.DiskID
+	index  int
+
+	// guarded by Log.mu
+	state   format.DiskState
+	reason  error      // why it is out
+	slots   []*segment // who uses each slot; nil: free
+	free    int        // free slots
+	next    int        // where to look for a free slot
+	journal ring
+
+	// dirty: something was written since the last sync began.
+	dirty atomic.Bool
+
+	readErrors, writeErrors, corrupt atomic.Int64
+	readBytes, writtenBytes          atomic.Int64
+}
+
+// usable says whether rows and journal records may be written to it.
+func (d *disk) usable() bool { return d.device != nil && d.state != format.DiskOut }
+
+func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
+	d.dirty.Store(true)
+	if err := block.WriteVector(d.device, p, block.Offset(off), flags); err != nil {
+		d.writeErrors.Add(1)
+		return fmt.Errorf("write disk %s: %w", d.name, err)
+	}
+	for _, b := range p {
+		d.writtenBytes.Add(int64(len(b)))
+	}
+	return nil
+}
+
+func (d *disk) read(p [][]byte, off int64) error {
+	if err := block.ReadVector(d.device, p, block.Offset(off)); err != nil {
+		d.readErrors.Add(1)
+		return fmt.Errorf("read disk %s: %w", d.name, err)
+	}
+	for _, b := range p {
+		d.readBytes.Add(int64(len(b)))
+	}
+	return nil
+}
+
+// sync makes durable what write has returned for.
+func (d *disk) sync() error {
+	if !d.dirty.Swap(false) {
+		return nil
+	}
+	if err := d.device.Flush(); err != nil {
+		d.dirty.Store(true)
+		d.writeErrors.Add(1)
+		return fmt.Errorf("flush disk %s: %w", d.name, err)
+	}
+	return nil
+}
+
+// takeSlot marks a free slot as used by s.
+func (d *disk) takeSlot(s *segment) uint32 {
+	for d.slots[d.next] != nil {
+		d.next = (d.next + 1) % len(d.slots)
+	}
+	slot := d.next
+	d.slots[slot] = s
+	d.free--
+	return uint32(slot)
+}
+
+func (d *disk) freeSlot(slot uint32) {
+	d.slots[slot] = nil
+	d.free++
+}

@@ -1,0 +1,198 @@
+package logvolume
+
+import (
+	"fmt"
+
+	"torpor/block"
+	"torpor/block/logvolume/format"
+)
+
+// foundRow is a row that was found on the disks.
+type foundRow struct {
+	header       format.Row
+	headerBlocks int
+	segment      *segment
+
+	// What place did, to take it back.
+	before        stream
+	columnsBefore int
+	next          *segment
+}
+
+// at is the location of the i-th stored block.
+func (f *foundRow) at(g format.Geometry, i int) format.Location {
+	shard, column := f.slot(f.headerBlocks + i)
+	return g.At(f.segment.id, shard, column)
+}
+
+func (f *foundRow) slot(slot int) (shard, column int) {
+	columns := int(f.header.Columns)
+	return slot / columns, int(f.header.Column) + slot%columns
+}
+
+// findRow looks for the next row of a stream: behind the last one, else at the
+// beginning of the next segment. Rows older than a number are not looked for.
+func (l *Log) findRow(stream format.Stream, number format.RowNumber) *foundRow {
+	st := l.streams[stream]
+	if st.open != nil && st.open.columns < l.geometry.Columns() {
+		if f := l.readRowAt(st.open, st.open.columns, number); f != nil {
+			return f
+		}
+	}
+	if st.next != nil {
+		return l.readRowAt(st.next, 0, number)
+	}
+	return nil
+}
+
+// readRowAt reads a row's header, nil if there is none of this epoch and stream,
+// numbered from number on.
+func (l *Log) readRowAt(s *segment, column int, number format.RowNumber) *foundRow {
+	var found *foundRow
+	l.eachVersion(s, 0, column, func(first []byte) bool {
+		p, err := format.DecodeRowPrefix(first)
+		if err != nil || p.Log != l.id || p.Epoch != l.epoch || p.Segment != s.id || p.Stream != s.stream || int(p.Column) != column ||
+			p.Number < number || p.Fits(l.geometry) != nil {
+			return false
+		}
+		found = l.readHeader(s, p, first)
+		return found != nil
+	})
+	return found
+}
+
+// readSealedRow reads the header of a row of a segment, of any epoch, numbered
+// from number on; nil if there is none.
+func (l *Log) readSealedRow(s *segment, column int, number format.RowNumber) *foundRow {
+	var found *foundRow
+	l.eachVersion(s, 0, column, func(first []byte) bool {
+		p, err := format.DecodeRowPrefix(first)
+		if err != nil || p.Log != l.id || p.Segment != s.id || int(p.Column) != column || p.Number < number || p.Fits(l.geometry) != nil {
+			return false
+		}
+		found = l.readHeader(s, p, first)
+		return found != nil
+	})
+	return found
+}
+
+// readHeader reads the rest of a header.
+func (l *Log) readHeader(s *segment, p format.RowPrefix, first []byte) *foundRow {
+	f := &foundRow{headerBlocks: p.HeaderBlocks, segment: s, header: format.Row{Column: p.Column, Columns: p.Columns}}
+	b := make([]byte, p.HeaderBlocks*format.BlockBytes)
+	copy(b, first)
+	var fill func(i int) bool
+	fill = func(i int) bool {
+		if i == p.HeaderBlocks {
+			h, err := format.DecodeRow(b)
+			if err != nil || h.Fits(l.geometry) != nil {
+				return false
+			}
+			f.header = *h
+			return true
+		}
+		shard, column := f.slot(i)
+		return l.eachVersion(s, shard, column, func(version []byte) bool {
+			copy(b[i*format.BlockBytes:], version)
+			return fill(i + 1)
+		})
+	}
+	if !fill(1) {
+		return nil
+	}
+	return f
+}
+
+// eachVersion calls try with what a block may be: what its disk has, and then what
+// each choice of other shards makes of it; until try returns true.
+func (l *Log) eachVersion(s *segment, shard, column int, try func([]byte) bool) bool {
+	all := make([][]byte, l.geometry.Shards())
+	l.readShards(s, []int{shard}, column, 1, all)
+	defer func() { l.putAll(all) }()
+	if len(all[shard]) > 0 && try(all[shard]) {
+		return true
+	}
+	var others []int
+	for other := range all {
+		if other != shard {
+			others = append(others, other)
+		}
+	}
+	l.readShards(s, others, column, 1, all)
+	var have []int
+	for _, other := range others {
+		if len(all[other]) > 0 {
+			have = append(have, other)
+		}
+	}
+	wanted := make([]bool, len(all))
+	wanted[shard] = true
+	for chosen := range choices(have, l.geometry.DataShards) {
+		sources := make([][]byte, len(all))
+		for _, other := range chosen {
+			sources[other] = all[other]
+		}
+		if l.code.reconstruct(sources, wanted) == nil && try(sources[shard]) {
+			return true
+		}
+	}
+	return false
+}
+
+// verifyRow reads a whole row that may not have been written to all disks. If it
+// is whole by what there is, it is made so on all disks.
+func (l *Log) verifyRow(f *foundRow) (whole bool, err error) {
+	r := &row{header: f.header, headerBlocks: f.headerBlocks, segment: f.segment, pages: make([]*page, len(f.header.Sums))}
+	l.pages.get(r.pages)
+	defer l.pages.put(r.pages)
+	run := &run{segment: f.segment}
+	for i, p := range r.pages {
+		p.sum = f.header.Sums[i]
+		run.shard, run.column = f.slot(f.headerBlocks + i)
+		run.entries, run.blocks = []format.Entry{format.NewEntry(0, p.sum)}, [][]byte{p.data}
+		if err := l.readRun(run); err != nil {
+			return false, nil
+		}
+		if checksum(p.data) != p.sum {
+			return false, nil
+		}
+	}
+	shards, buffer := l.shardsOf(r)
+	defer l.buffers.put(buffer)
+	if err := l.code.encodeColumns(shards); err != nil {
+		return false, err
+	}
+	for i := range shards {
+		if err := l.repairShard(f, i, shards[i]); err != nil {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// repairShard compares the blocks of a shard with what they should be, and writes
+// them if they are not. A disk that can not take them is out.
+func (l *Log) repairShard(f *foundRow, shard int, blocks [][]byte) error {
+	d, off := l.sourceOf(f.segment, shard, int(f.header.Column))
+	if d == nil {
+		return nil
+	}
+	b := l.buffers.get(len(blocks) * format.BlockBytes)
+	defer l.buffers.put(b)
+	if d.read([][]byte{b}, off) == nil && equalBlocks(b, blocks) {
+		return nil
+	}
+	if err := l.writeShard(d, blocks, off); err != nil && l.width() < l.geometry.DataShards {
+		return fmt.Errorf("repair row %d: %w", f.header.Number, block.ErrCorrupt)
+	}
+	return nil
+}
+
+func equalBlocks(b []byte, blocks [][]byte) bool {
+	for i, want := range blocks {
+		if string(b[i*format.BlockBytes:(i+1)*format.BlockBytes]) != string(want) {
+			return false
+		}
+	}
+	return true
+}

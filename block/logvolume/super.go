@@ -1,0 +1,104 @@
+package logvolume
+
+import (
+	"fmt"
+
+	"torpor/block"
+	"torpor/block/logvolume/format"
+)
+
+// tellSupers writes superblocks if they do not say which disks are out.
+func (l *Log) tellSupers() error {
+	l.mu.Lock()
+	stale := l.stale
+	l.mu.Unlock()
+	if !stale {
+		return nil
+	}
+	return l.writeSupers(nil)
+}
+
+// writeSupers writes the superblocks of all disks that are in use, with a new
+// root unless it is nil, until all of these took it. Disks that fail are put
+// out, and then it begins again, to say so.
+func (l *Log) writeSupers(root *format.Root) error {
+	l.superMu.Lock()
+	defer l.superMu.Unlock()
+	for {
+		l.mu.Lock()
+		if root != nil {
+			l.root = *root
+		}
+		l.stale = false
+		l.generation++
+		off := format.SuperOffsets[l.generation&1]
+		supers := map[*disk][]byte{}
+		for _, d := range l.disks {
+			if d.usable() {
+				supers[d] = l.superOf(d).Encode()
+			}
+		}
+		l.mu.Unlock()
+		if len(supers) < l.geometry.DataShards {
+			return fmt.Errorf("write superblocks: %d of %d disks are left: %w", len(supers), len(l.disks), block.ErrCorrupt)
+		}
+		if l.writeSuper(supers, off) {
+			return nil
+		}
+	}
+}
+
+// writeSuper writes one generation, and says whether all disks took it.
+func (l *Log) writeSuper(supers map[*disk][]byte, off int64) bool {
+	results := make(chan error, len(supers))
+	for d, b := range supers {
+		go func() {
+			aligned := l.buffers.get(len(b))
+			defer l.buffers.put(aligned)
+			copy(aligned, b)
+			err := d.write([][]byte{aligned}, off, block.FUA)
+			if err != nil {
+				l.putOut(d, err)
+			}
+			results <- err
+		}()
+	}
+	all := true
+	for range supers {
+		all = <-results == nil && all
+	}
+	return all
+}
+
+// superOf is the superblock of a disk. Log.mu is held.
+func (l *Log) superOf(d *disk) *format.Super {
+	s := &format.Super{Log: l.id, Disk: d.id, Generation: l.generation, Epoch: l.epoch, Geometry: l.geometry, Root: l.root}
+	for _, d := range l.disks {
+		s.Disks = append(s.Disks, format.DiskRecord{ID: d.id, State: d.state, Slots: uint32(len(d.slots))})
+	}
+	return s
+}
+
+// readSuper returns the newer one of a disk's two superblocks, nil if neither is one.
+func readSuper(d block.Device) (newest *format.Super, err error) {
+	b := block.AlignedBuffer(format.BlockBytes)
+	for _, off := range format.SuperOffsets {
+		if d.Info().SizeBytes < off+format.BlockBytes {
+			return nil, fmt.Errorf("%d bytes are too few: %w", d.Info().SizeBytes, format.ErrFormat)
+		}
+		if readErr := d.ReadAt(b, block.Offset(off)); readErr != nil {
+			err = readErr
+			continue
+		}
+		s, decodeErr := format.DecodeSuper(b)
+		if decodeErr != nil {
+			err = decodeErr
+		} else if newest == nil || s.Generation > newest.Generation {
+			newest = s
+		}
+	}
+	if newest != nil {
+		err = nil
+	}
+	return newest, err
+}
