@@ -199,6 +199,9 @@ func (l *Log) collectLeaves(frozen *blockmap.Frozen, manifest *format.Manifest) 
 func (l *Log) manifest() *format.Manifest {
 	m := &format.Manifest{Row: l.nextRow, Sequence: l.cutSequence, NextLayer: l.nextLayer, Counters: l.counters.Counters}
 	m.Layers = l.layerRecords()
+	for _, d := range l.disks {
+		m.Disks = append(m.Disks, d.id)
+	}
 	for _, s := range l.segments {
 		if s == nil || s.state == reserved {
 			continue

@@ -87,7 +87,7 @@ func (l *Log) chooseVictim() *segment {
 	var best *segment
 	var bestScore float64
 	for _, s := range l.segments {
-		if s == nil || s.state != sealed || s.cleaned || s.stuck || len(s.rows) > 0 {
+		if s == nil || s.state != sealed || s.cleaned || s.stuck || len(s.rows) > 0 || s.readers.Load() > 0 {
 			continue
 		}
 		u := float64(s.live+s.meta) / float64(l.geometry.SegmentBlocks())
@@ -143,19 +143,11 @@ func (l *Log) usefulIn(s *segment) (blocks []liveBlock, err error) {
 	if live == 0 && meta == 0 {
 		return nil, nil
 	}
-	number := format.RowNumber(0)
-	for column := 0; column < columns; {
-		f := l.readSealedRow(s, column, number)
-		if f == nil {
-			return nil, fmt.Errorf("no row at column %d", column)
-		}
-		number = f.header.Number + 1
-		column += int(f.header.Columns)
-		if blocks, err = l.usefulOf(f, blocks); err != nil {
-			return nil, err
-		}
-	}
-	return blocks, nil
+	err = l.eachRow(s, columns, func(f *foundRow) (err error) {
+		blocks, err = l.usefulOf(f, blocks)
+		return err
+	})
+	return blocks, err
 }
 
 // usefulOf adds the blocks of a row that the map points to.

@@ -1,11 +1,6 @@
 package logvolume
 
-import (
-	"fmt"
-
-	"torpor/block"
-	"torpor/block/logvolume/format"
-)
+import "torpor/block/logvolume/format"
 
 // foundRow is a row that was found on the disks.
 type foundRow struct {
@@ -141,57 +136,19 @@ func (l *Log) eachVersion(s *segment, shard, column int, try func([]byte) bool) 
 
 // verifyRow reads a whole row that may not have been written to all disks. If it
 // is whole by what there is, it is made so on all disks.
-func (l *Log) verifyRow(f *foundRow) (whole bool, err error) {
-	r := &row{header: f.header, headerBlocks: f.headerBlocks, segment: f.segment, pages: make([]*page, len(f.header.Sums))}
-	l.pages.get(r.pages)
-	defer l.pages.put(r.pages)
-	run := &run{segment: f.segment}
-	for i, p := range r.pages {
-		p.sum = f.header.Sums[i]
-		run.shard, run.column = f.slot(f.headerBlocks + i)
-		run.entries, run.blocks = []format.Entry{format.NewEntry(0, p.sum)}, [][]byte{p.data}
-		if err := l.readRun(run); err != nil {
-			return false, nil
+func (l *Log) verifyRow(f *foundRow) (whole bool) {
+	w, err := l.readWhole(f)
+	if err != nil {
+		return false
+	}
+	defer w.release()
+	for shard := range w.shards {
+		if w.was[shard] != nil && w.wrongIn(shard) == 0 {
+			continue
 		}
-		if checksum(p.data) != p.sum {
-			return false, nil
-		}
-	}
-	shards, buffer := l.shardsOf(r)
-	defer l.buffers.put(buffer)
-	if err := l.code.encodeColumns(shards); err != nil {
-		return false, err
-	}
-	for i := range shards {
-		if err := l.repairShard(f, i, shards[i]); err != nil {
-			return false, err
-		}
-	}
-	return true, nil
-}
-
-// repairShard compares the blocks of a shard with what they should be, and writes
-// them if they are not. A disk that can not take them is out.
-func (l *Log) repairShard(f *foundRow, shard int, blocks [][]byte) error {
-	d, off := l.sourceOf(f.segment, shard, int(f.header.Column))
-	if d == nil {
-		return nil
-	}
-	b := l.buffers.get(len(blocks) * format.BlockBytes)
-	defer l.buffers.put(b)
-	if d.read([][]byte{b}, off) == nil && equalBlocks(b, blocks) {
-		return nil
-	}
-	if err := l.writeShard(d, blocks, off); err != nil && l.width() < l.geometry.DataShards {
-		return fmt.Errorf("repair row %d: %w", f.header.Number, block.ErrCorrupt)
-	}
-	return nil
-}
-
-func equalBlocks(b []byte, blocks [][]byte) bool {
-	for i, want := range blocks {
-		if string(b[i*format.BlockBytes:(i+1)*format.BlockBytes]) != string(want) {
-			return false
+		if d, off := l.sourceOf(f.segment, shard, int(f.header.Column)); d != nil {
+			// A disk that can not take it is out, and the segment degraded.
+			_ = l.writeShard(d, w.shards[shard], off)
 		}
 	}
 	return true

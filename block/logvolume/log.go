@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 
+	"torpor/block"
 	"torpor/block/logvolume/blockmap"
 	"torpor/block/logvolume/format"
 )

@@ -155,5 +155,8 @@ func (l *Log) Close() error {
 			err = errors.Join(err, d.device.Close())
 		}
 	}
+	for _, former := range l.former {
+		err = errors.Join(err, former.Close())
+	}
 	return err
 }

@@ -91,10 +91,34 @@ func (l *Log) loadCheckpoint() error {
 	l.cutSequence, l.lastSequence = manifest.Sequence, manifest.Sequence
 	l.nextLayer, l.counters.Counters = manifest.NextLayer, manifest.Counters
 	l.manifestBlocks = blocks
+	l.missReplaced(manifest)
 	if err := l.loadSegments(manifest); err != nil {
 		return err
 	}
 	return l.loadLayers(manifest)
+}
+
+// missReplaced marks the shards of disks that were replaced since the checkpoint.
+func (l *Log) missReplaced(m *format.Manifest) {
+	for i, d := range l.disks {
+		if i < len(m.Disks) && m.Disks[i] == d.id {
+			continue
+		}
+		for _, s := range m.Segments {
+			markStale(s.Shards, i)
+		}
+		for _, st := range m.Streams {
+			markStale(st.NextShards, i)
+		}
+	}
+}
+
+func markStale(shards []format.ShardRecord, disk int) {
+	for i := range shards {
+		if int(shards[i].Disk) == disk {
+			shards[i].Stale = true
+		}
+	}
 }
 
 // readManifest also returns the blocks that manifest and index are in.
@@ -254,11 +278,7 @@ func (l *Log) replayRows() (int, error) {
 		}
 	}
 	for _, f := range p.pending {
-		whole, err := l.verifyRow(f)
-		if err != nil {
-			return p.count, err
-		}
-		if !whole {
+		if !l.verifyRow(f) {
 			// From here on nothing was acknowledged as durable.
 			p.forget(f)
 			return p.count, nil

@@ -50,7 +50,7 @@ func (l *Log) draft(stream format.Stream) *draft {
 	if st.open != nil {
 		d := l.draftIn(st.open)
 		switch {
-		case d.fits(1, 1), st.next != nil && !st.open.named:
+		case d.fits(1, 1) && !st.open.full, st.next != nil && !st.open.named:
 			return d
 		case st.next == nil:
 			return nil

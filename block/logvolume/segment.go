@@ -26,6 +26,7 @@ type segment struct {
 	// cleanedRow; stuck when that was not possible.
 	cleaned, stuck bool
 	cleanedRow     format.RowNumber
+	full           bool // takes no more rows, for it is to be rebuilt
 	named          bool // a row in it, or the checkpoint, says which segment comes next
 
 	readers atomic.Int32 // reads and cleaning under way

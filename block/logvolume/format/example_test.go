@@ -136,6 +136,9 @@ func (x examples) random255() *Row {
 func (x examples) manifest() *Manifest {
 	m := &Manifest{Row: RowNumber(x.Uint64()), Sequence: Sequence(x.Uint64()), NextLayer: 2 + LayerID(x.Uint32N(1<<32-2)),
 		Counters: Counters{x.Uint64(), x.Uint64(), x.Uint64(), x.Uint64(), x.Uint64(), x.Uint64()}}
+	for range x.IntN(4) {
+		m.Disks = append(m.Disks, x.id())
+	}
 	id, parent := LayerID(0), LayerID(0)
 	for range x.IntN(8) {
 		if id+1 >= m.NextLayer {

@@ -64,4 +64,7 @@ type Manifest struct {
 	Segments  []SegmentRecord // IDs grow
 	Streams   [StreamCount]StreamRecord
 	Counters  Counters
+	// Disks are those of the superblocks at that time. Where another one took a
+	// place since, it has nothing of the shards that the segments say are there.
+	Disks []DiskID // at most MaxDisks
 }

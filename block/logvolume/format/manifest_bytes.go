@@ -18,8 +18,10 @@ const (
 	manifestLayerCountAt   = 92
 	manifestSegmentCountAt = 96
 	manifestShardCountAt   = 100
-	manifestZerosAt        = 104
+	manifestDiskCountAt    = 104
+	manifestZerosAt        = 108
 	manifestHeaderBytes    = 128
+	manifestDiskBytes      = 16
 )
 
 // Least lengths, which bound what a decoder allocates.
@@ -63,6 +65,10 @@ func (m *Manifest) Encode() []byte {
 	binary.LittleEndian.PutUint32(b[manifestLayerCountAt:], uint32(len(m.Layers)))
 	binary.LittleEndian.PutUint32(b[manifestSegmentCountAt:], uint32(len(m.Segments)))
 	binary.LittleEndian.PutUint32(b[manifestShardCountAt:], uint32(shards))
+	binary.LittleEndian.PutUint32(b[manifestDiskCountAt:], uint32(len(m.Disks)))
+	for _, id := range m.Disks {
+		b = append(b, id[:]...)
+	}
 	for i := range m.Streams {
 		b = m.Streams[i].append(b)
 	}
@@ -84,7 +90,7 @@ func (m *Manifest) Encode() []byte {
 
 // likelyBytes is the length of most manifests, or somewhat more.
 func (m *Manifest) likelyBytes(shards int) int {
-	n := manifestHeaderBytes + len(m.Segments)*16 + shards*4
+	n := manifestHeaderBytes + len(m.Disks)*manifestDiskBytes + len(m.Segments)*16 + shards*4
 	for i := range m.Layers {
 		n += 64 + len(m.Layers[i].Leaves)*leafBytes
 	}
@@ -200,7 +206,10 @@ func DecodeManifest(b []byte) (*Manifest, error) {
 // decodeBody reads what is behind the header.
 func (m *Manifest) decodeBody(b []byte) error {
 	layers, segments, shards := counted(b, manifestLayerCountAt), counted(b, manifestSegmentCountAt), counted(b, manifestShardCountAt)
-	body := b[manifestHeaderBytes:]
+	body, err := m.decodeDisks(b[manifestHeaderBytes:], counted(b, manifestDiskCountAt))
+	if err != nil {
+		return err
+	}
 	if layers*minLayerBytes+segments*minSegmentBytes+(shards-segments)*minShardBytes > len(body) || shards < segments || layers > MaxLayers {
 		return fmt.Errorf("decode manifest: %d layers, %d segments, %d shards in %d bytes: %w", layers, segments, shards, len(body), ErrFormat)
 	}
@@ -226,6 +235,18 @@ func (m *Manifest) decodeBody(b []byte) error {
 		return fmt.Errorf("decode manifest: %d bytes with something wrong, %d left: %w", len(body), len(d.rest), ErrFormat)
 	}
 	return nil
+}
+
+// decodeDisks returns what is behind the disks.
+func (m *Manifest) decodeDisks(body []byte, disks int) (rest []byte, err error) {
+	if disks > MaxDisks || disks*manifestDiskBytes > len(body) {
+		return nil, fmt.Errorf("decode manifest: %d disks in %d bytes: %w", disks, len(body), ErrFormat)
+	}
+	for range disks {
+		m.Disks = append(m.Disks, DiskID(body))
+		body = body[manifestDiskBytes:]
+	}
+	return body, nil
 }
 
 func counted(b []byte, at int) int { return int(binary.LittleEndian.Uint32(b[at:])) }

@@ -22,6 +22,9 @@ func (m *Manifest) Validate() error {
 			return fmt.Errorf("segment %d behind segment %d: %w", s.ID, m.Segments[i-1].ID, ErrFormat)
 		}
 	}
+	if len(m.Disks) > MaxDisks {
+		return fmt.Errorf("%d disks: %w", len(m.Disks), ErrFormat)
+	}
 	if len(m.Layers) > MaxLayers {
 		return fmt.Errorf("%d layers: %w", len(m.Layers), ErrFormat)
 	}

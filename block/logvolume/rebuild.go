@@ -1,0 +1,353 @@
+package logvolume
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+
+	"torpor/block"
+	"torpor/block/logvolume/format"
+)
+
+// ErrNoDisk is for the name of a disk that a log has not.
+var ErrNoDisk = errors.New("log has no such disk")
+
+// AddDisk makes a disk a part of the log: new segments lie on it, too. Its content
+// is lost. Errors: ErrInUse.
+func (l *Log) AddDisk(d Disk) error {
+	if err := l.addDisk(d); err != nil {
+		return fmt.Errorf("add disk %s: %w", d.Name, err)
+	}
+	return l.checkpoint()
+}
+
+func (l *Log) addDisk(d Disk) error {
+	slots, err := l.slotsOf(d)
+	if err != nil {
+		return err
+	}
+	l.layersMu.Lock()
+	defer l.layersMu.Unlock()
+	added := &disk{name: d.Name, device: d.Device, slots: make([]*segment, slots), free: slots}
+	added.journal.bytes = l.geometry.JournalBytes
+	rand.Read(added.id[:])
+	if err := d.Device.Zero(block.Range{LenBytes: format.HeadBytes + l.geometry.JournalBytes}, 0); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.disks) == format.MaxDisks {
+		return fmt.Errorf("a log has at most %d disks", format.MaxDisks)
+	}
+	added.index = len(l.disks)
+	l.disks = append(l.disks[:len(l.disks):len(l.disks)], added)
+	l.spaceBlocks = l.capacity()
+	l.progress.Broadcast()
+	return nil
+}
+
+// slotsOf checks that a disk can be taken, and says how many shards it has room for.
+func (l *Log) slotsOf(d Disk) (int, error) {
+	if s, _ := readSuper(d.Device); s != nil {
+		return 0, fmt.Errorf("%w: %s", ErrInUse, s.Log)
+	}
+	slots := (d.Device.Info().SizeBytes - l.geometry.SlotOffset(0)) / l.geometry.ShardBytes
+	if slots < 1 {
+		return 0, fmt.Errorf("%d bytes are room for no shard: %w", d.Device.Info().SizeBytes, block.ErrNoSpace)
+	}
+	return int(min(slots, 1<<31)), nil
+}
+
+// ReplaceDisk puts another disk in the place of one, which may be there, out, or
+// missing, and fills it. If it is the same disk, back again, only what it missed
+// is filled in. The log stays in use. If it is interrupted, Rebuild goes on.
+// Errors: ErrNoDisk, ErrInUse.
+func (l *Log) ReplaceDisk(ctx context.Context, name string, d Disk, progress Progress) error {
+	if err := l.swapDisk(name, d); err != nil {
+		return fmt.Errorf("replace disk %s by %s: %w", name, d.Name, err)
+	}
+	if err := l.checkpoint(); err != nil {
+		return err
+	}
+	return l.Rebuild(ctx, progress)
+}
+
+func (l *Log) swapDisk(name string, d Disk) error {
+	old := l.diskNamed(name)
+	if old == nil {
+		return ErrNoDisk
+	}
+	again, err := l.sameDisk(old, d)
+	if err != nil {
+		return err
+	}
+	if !again {
+		slots, err := l.slotsOf(d)
+		if err != nil {
+			return err
+		}
+		if slots < len(old.slots) {
+			return fmt.Errorf("it has room for %d shards, the old one for %d: %w", slots, len(old.slots), block.ErrNoSpace)
+		}
+		if err := d.Device.Zero(block.Range{LenBytes: format.HeadBytes + l.geometry.JournalBytes}, 0); err != nil {
+			return err
+		}
+	}
+	l.putOut(old, errors.New("it is replaced"))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.install(old, d, again)
+	return nil
+}
+
+// diskNamed finds a disk by its name or ID.
+func (l *Log) diskNamed(name string) *disk {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, d := range l.disks {
+		if d.name == name || d.id.String() == name {
+			return d
+		}
+	}
+	return nil
+}
+
+// sameDisk says whether a device has the superblock of a disk that is out.
+func (l *Log) sameDisk(old *disk, d Disk) (bool, error) {
+	s, _ := readSuper(d.Device)
+	if s == nil || s.Log != l.id || s.Disk != old.id {
+		return false, nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old.usable() {
+		return false, fmt.Errorf("it is in use: %w", ErrInUse)
+	}
+	return true, nil
+}
+
+// install puts a device in the place of a disk that is out. All of its shards
+// are missing then, or if it is the same disk again, those that are stale.
+func (l *Log) install(old *disk, d Disk, again bool) {
+	fresh := &disk{name: d.Name, device: d.Device, id: old.id, index: old.index, state: format.DiskFilling, slots: old.slots, free: old.free}
+	fresh.journal.bytes = l.geometry.JournalBytes
+	if !again {
+		rand.Read(fresh.id[:])
+		for _, s := range l.segments {
+			if s != nil {
+				markStale(s.shards, old.index)
+			}
+		}
+	}
+	l.disks = append([]*disk(nil), l.disks...)
+	l.disks[old.index] = fresh
+	if old.device != nil && old.device != d.Device {
+		l.former = append(l.former, old.device)
+	}
+	l.stale = true
+	l.spaceBlocks = l.capacity()
+	l.event(d.Name, "disk %s takes the place of %s", d.Name, old.name)
+}
+
+// Rebuild makes the shards again that segments lack, on disks that have room,
+// the least redundant segments first. The log stays in use. What no disk has room
+// for stays missing.
+func (l *Log) Rebuild(ctx context.Context, progress Progress) error {
+	total := 0
+	for done := 0; ; done++ {
+		s, left := l.nextDegraded()
+		total = max(total, done+left)
+		progress.tell(done, total)
+		if s == nil {
+			break
+		}
+		err := ctx.Err()
+		if err == nil {
+			err = l.rebuildSegment(s)
+		}
+		s.readers.Add(-1)
+		if err != nil {
+			return fmt.Errorf("rebuild segment %d: %w", s.id, err)
+		}
+	}
+	l.mu.Lock()
+	for _, d := range l.disks {
+		if d.state == format.DiskFilling && !l.lacks(d) {
+			d.state, l.stale = format.DiskUp, true
+			l.event(d.name, "disk %s is filled", d.name)
+		}
+	}
+	l.mu.Unlock()
+	return l.checkpoint()
+}
+
+// lacks says whether a disk has a shard that is stale.
+func (l *Log) lacks(d *disk) bool {
+	for _, s := range l.segments {
+		if s == nil {
+			continue
+		}
+		for _, shard := range s.shards {
+			if int(shard.Disk) == d.index && shard.Stale {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// nextDegraded returns the segment with the most shards missing that there is
+// room for, pinned, and how many there are. Open ones are sealed first: what is
+// being written to stays as degraded as it was begun.
+func (l *Log) nextDegraded() (worst *segment, left int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	most := 0
+	for _, s := range l.segments {
+		if s == nil || s.stuck {
+			continue
+		}
+		missing := len(l.placesToFill(s))
+		if missing == 0 {
+			continue
+		}
+		left++
+		if missing > most {
+			worst, most = s, missing
+		}
+	}
+	if worst != nil {
+		worst.readers.Add(1)
+	}
+	return worst, left
+}
+
+// fill is a shard that can be made again.
+type fill struct {
+	shard int
+	disk  *disk
+	slot  uint32
+	fresh bool // the slot is not the shard's own
+}
+
+// placesToFill says which shards of a segment are missing and where they could
+// be: where they were, or on a disk that has none of the segment.
+func (l *Log) placesToFill(s *segment) (fills []fill) {
+	taken := map[int]bool{}
+	for _, shard := range s.shards {
+		if shard.Disk != format.NoDisk && l.disks[shard.Disk].usable() {
+			taken[int(shard.Disk)] = true
+		}
+	}
+	for i, shard := range s.shards {
+		if shard.Disk != format.NoDisk && l.disks[shard.Disk].usable() {
+			if shard.Stale {
+				fills = append(fills, fill{shard: i, disk: l.disks[shard.Disk], slot: shard.Slot})
+			}
+			continue
+		}
+		for _, d := range l.disks {
+			if d.usable() && d.free > 0 && !taken[d.index] {
+				taken[d.index] = true
+				fills = append(fills, fill{shard: i, disk: d, fresh: true})
+				break
+			}
+		}
+	}
+	return fills
+}
+
+// rebuildSegment makes the missing shards of a pinned segment.
+func (l *Log) rebuildSegment(s *segment) error {
+	if err := l.sealNow(s); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	fills := l.placesToFill(s)
+	for i := range fills {
+		if fills[i].fresh {
+			fills[i].slot = fills[i].disk.takeSlot(s)
+		}
+	}
+	columns := s.columns
+	l.mu.Unlock()
+	err := l.eachRow(s, columns, func(f *foundRow) error {
+		w, err := l.readWhole(f)
+		if err != nil {
+			return err
+		}
+		defer w.release()
+		for _, to := range fills {
+			off := l.shardOffset(format.ShardRecord{Slot: to.slot}, int(f.header.Column))
+			if err := l.writeShard(to.disk, w.shards[to.shard], off); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var disks []*disk
+	for _, to := range fills {
+		disks = append(disks, to.disk)
+	}
+	if err == nil && l.syncDisks(disks) {
+		err = fmt.Errorf("flush: %w", block.ErrCorrupt)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settleFills(s, fills, err == nil)
+	if err != nil {
+		// It is tried again by the next Rebuild.
+		s.stuck = true
+	}
+	return nil
+}
+
+// settleFills makes the new places those of the shards, or gives them up.
+func (l *Log) settleFills(s *segment, fills []fill, filled bool) {
+	for _, to := range fills {
+		was := s.shards[to.shard]
+		switch {
+		case filled:
+			if to.fresh && was.Disk != format.NoDisk && l.disks[was.Disk].slots[was.Slot] == s {
+				l.disks[was.Disk].freeSlot(was.Slot)
+			}
+			s.shards[to.shard] = format.ShardRecord{Disk: uint8(to.disk.index), Slot: to.slot}
+		case to.fresh:
+			to.disk.freeSlot(to.slot)
+		}
+	}
+}
+
+// sealNow has no more rows go to a segment, and returns when those that do are
+// on the disks.
+func (l *Log) sealNow(s *segment) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.full = true
+	for s.state != sealed || len(s.rows) > 0 {
+		if l.failed != nil || l.ending {
+			return block.ErrClosed
+		}
+		st := &l.streams[s.stream]
+		switch {
+		case s.state == sealed:
+			l.progress.Wait()
+		case st.open == s || s.state == reserved && st.next == s:
+			// An empty row moves the stream on.
+			d := l.draft(s.stream)
+			if d == nil {
+				l.wakeCleaner()
+				l.progress.Wait()
+				continue
+			}
+			r := d.cut(l.cutSequence)
+			l.mu.Unlock()
+			l.write(r)
+			l.mu.Lock()
+		default:
+			return nil
+		}
+	}
+	return nil
+}
