@@ -20,7 +20,8 @@ type layer struct {
 	leaves, uncounted, dirty int
 	mapped                   int64 // in counted leaves
 
-	veiled format.Block // how far a merge into the child came, behind size
+	into   *layer       // this one is being merged into it, or nil
+	veiled format.Block // how far that came, behind size
 	frozen *frozenLayer // while a Frozen is open that has it
 }
 
@@ -57,6 +58,9 @@ func (l *layer) uncount(s *slot) {
 }
 
 // AddLayer makes a layer without leaves. It panics if there is one with this ID.
+// A layer that has a child gets no new blocks any more, only other places for those
+// that it has: holes and sizes of layers above rely on it. So all changes to the
+// parent must be in the map before.
 func (m *Map) AddLayer(spec LayerSpec) {
 	if m.layers[spec.ID] != nil || spec.ID == 0 {
 		panic(fmt.Sprintf("blockmap: layer %d exists", spec.ID))

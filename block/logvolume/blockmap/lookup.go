@@ -90,6 +90,40 @@ func (m *Map) Own(id format.LayerID, b format.Block) (format.Entry, *Missing) {
 	return m.frames.leaf(s.frame)[i], nil
 }
 
+// Holder returns the layer that maps a block to a location, for a row that says
+// that it is of layer id: that one or what it was merged into, or both while that is
+// under way. It is 0 if the location is not in use for this block.
+func (m *Map) Holder(id format.LayerID, b format.Block, e format.Entry) (format.LayerID, *Missing) {
+	id, ok := m.MergedInto(id)
+	if !ok {
+		return 0, nil
+	}
+	for l := m.layer(id); l != nil; l = l.into {
+		own, missing := m.Own(l.id, b)
+		if missing != nil {
+			return 0, missing
+		}
+		if own == e {
+			return l.id, nil
+		}
+	}
+	return 0, nil
+}
+
+// LeafHolder is Holder for the place of a leaf.
+func (m *Map) LeafHolder(id format.LayerID, k format.LeafIndex, at format.Entry) format.LayerID {
+	id, ok := m.MergedInto(id)
+	if !ok {
+		return 0
+	}
+	for l := m.layer(id); l != nil; l = l.into {
+		if s := l.table.slot(k); s != nil && s.at == at {
+			return l.id
+		}
+	}
+	return 0
+}
+
 // LeafAt returns where a leaf is on disk, the newest of a dirty one; 0 if nowhere.
 func (m *Map) LeafAt(id format.LayerID, k format.LeafIndex) format.Entry {
 	if s := m.layer(id).table.slot(k); s != nil {

@@ -10,7 +10,7 @@ import (
 // Merge moves what a layer has into its only child, whose parent is then the
 // layer's own. What the child has itself, or is behind its end, is reported to old.
 // What volumes read stays the same all the time, and changes to the child may go on
-// between the steps; only the layer itself is incomplete then. Merge works on up
+// between the steps; only the layer itself is incomplete then, see Holder. Merge works on up
 // to so many leaves, and is to be called until it is done, or returns what is
 // missing. From then on MergedInto(id) is into. Of layers that are neighbours one
 // is merged at a time. old must not call the map.
@@ -19,6 +19,7 @@ func (m *Map) Merge(id, into format.LayerID, leaves int, old func(format.Entry))
 	if len(l.children) != 1 || t.parent != l {
 		panic(fmt.Sprintf("blockmap: layer %d is not the only child of %d", into, id))
 	}
+	l.into = t
 	for k := l.table.next(0); k < noLeaf; k = l.table.next(k + 1) {
 		if leaves--; leaves < 0 {
 			return false, nil
@@ -147,14 +148,24 @@ func (m *Map) Remove(id format.LayerID, leaves int, old func(format.Entry)) (don
 	if len(l.children) > 0 {
 		panic(fmt.Sprintf("blockmap: layer %d has children", id))
 	}
-	for k := l.table.next(0); k < noLeaf; k = l.table.next(k + 1) {
-		if leaves--; leaves < 0 {
-			return false, nil
-		}
-		if missing := m.clearLeaf(l, k, l.table.slot(k), old); missing != nil {
-			return false, missing
-		}
+	leaves, missing = m.clearLeaves(l, 0, leaves, old)
+	if missing != nil || leaves < 0 {
+		return false, missing
 	}
 	m.forget(l)
 	return true, nil
+}
+
+// clearLeaves drops up to so many leaves from k on. It returns how many more it
+// might have dropped, -1 if there are more.
+func (m *Map) clearLeaves(l *layer, k format.LeafIndex, leaves int, old func(format.Entry)) (left int, missing *Missing) {
+	for k = l.table.next(k); k < noLeaf; k = l.table.next(k + 1) {
+		if leaves--; leaves < 0 {
+			return leaves, nil
+		}
+		if missing := m.clearLeaf(l, k, l.table.slot(k), old); missing != nil {
+			return leaves, missing
+		}
+	}
+	return leaves, nil
 }

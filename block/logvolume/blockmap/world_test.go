@@ -240,6 +240,7 @@ func (w *world) relocate() {
 	if !from.Mapped() {
 		return
 	}
+	w.checkHolder(id, b, from)
 	to := w.newData()
 	w.retry(func() *Missing {
 		old, missing := w.m.Set(id, b, to)
@@ -254,6 +255,32 @@ func (w *world) relocate() {
 	for _, reads := range w.reads {
 		if reads[b] == from {
 			reads[b] = to
+		}
+	}
+}
+
+// checkHolder asks for a location by each name that its layer has or had.
+func (w *world) checkHolder(holder format.LayerID, b format.Block, e format.Entry) {
+	w.t.Helper()
+	place := w.m.LeafAt(holder, format.LeafIndex(b/format.LeafEntries))
+	for id := format.LayerID(1); id < w.nextLayer; id++ {
+		want := format.LayerID(0)
+		now := id
+		for w.mergedInto[now] != 0 {
+			now = w.mergedInto[now]
+		}
+		if now == holder || now == w.merging && w.mergingInto == holder {
+			want = holder
+		}
+		w.retry(func() *Missing {
+			got, missing := w.m.Holder(id, b, e)
+			if missing == nil && got != want {
+				w.t.Fatalf("layer %d block %d: its holder is %d, want %d", id, b, got, want)
+			}
+			return missing
+		})
+		if got := w.m.LeafHolder(id, format.LeafIndex(b/format.LeafEntries), place); place != 0 && got != want {
+			w.t.Fatalf("layer %d leaf of block %d: its holder is %d, want %d", id, b, got, want)
 		}
 	}
 }
@@ -323,7 +350,13 @@ func (w *world) resize() {
 	size := w.block() + format.Block(w.rand.IntN(2))
 	w.sizes[id] = size
 	behind(w.reads[id], size)
-	w.retry(func() *Missing { return w.m.Resize(id, size, w.old) })
+	done := false
+	for !done {
+		w.retry(func() (missing *Missing) {
+			done, missing = w.m.Resize(id, size, 1+w.rand.IntN(3), w.old)
+			return missing
+		})
+	}
 }
 
 func (w *world) markDirty() {
