@@ -98,3 +98,36 @@ func BenchmarkFreeze(b *testing.B) {
 		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(leaves), "ns/leaf")
 	})
 }
+
+// BenchmarkDiscard is of a whole volume; a leaf a round.
+func BenchmarkDiscard(b *testing.B) {
+	const gib = 4
+	m := New(func(format.Entry) {})
+	m.AddLayer(LayerSpec{1, 0, gib * gibBlocks})
+	for b.Loop() {
+		b.StopTimer()
+		fill(m, 1, 0, gib*gibBlocks)
+		b.StartTimer()
+		m.SetHoles(1, 0, gib*gibBlocks, func(format.Entry) {})
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(gib*gibBlocks/format.LeafEntries), "ns/leaf")
+}
+
+// BenchmarkRecords is of a map with all leaves clean, in memory; a leaf a round.
+func BenchmarkRecords(b *testing.B) {
+	eachSize(b, func(b *testing.B, m *Map, _ []format.Block) {
+		f := m.Freeze()
+		leaves := f.Len()
+		for leaf := range f.Leaves() {
+			f.Written(leaf.Layer, leaf.Index, format.NewEntry(format.Location(leaf.Index)+1, 1))
+		}
+		f.Done()
+		f = m.Freeze()
+		for b.Loop() {
+			r := f.Records(1)
+			for !r.Step(4096) {
+			}
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(leaves), "ns/leaf")
+	})
+}

@@ -8,6 +8,17 @@ import (
 	"torpor/block/logvolume/format"
 )
 
+// checkpoint is one that is being made, and what a recovery from it must find.
+type checkpoint struct {
+	frozen    *Frozen
+	unwritten []FrozenLeaf
+	contents  []Leaf // of unwritten, as they were when frozen
+	records   map[format.LayerID]*Records
+	full      map[format.LayerID]bool // all steps done
+
+	state *world // when it was frozen, without its map
+}
+
 // checkpointStep begins a checkpoint or goes on with it.
 func (w *world) checkpointStep() {
 	c := w.checkpoint
@@ -27,11 +38,7 @@ func (w *world) checkpointStep() {
 
 func (w *world) freeze() {
 	c := &checkpoint{
-		frozen: w.m.Freeze(), records: map[format.LayerID]*Records{}, full: map[format.LayerID]bool{},
-		data: maps.Clone(w.data), reads: map[format.LayerID]map[format.Block]format.Entry{}, merging: w.merging,
-	}
-	for id, reads := range w.reads {
-		c.reads[id] = maps.Clone(reads)
+		frozen: w.m.Freeze(), records: map[format.LayerID]*Records{}, full: map[format.LayerID]bool{}, state: w.clone(),
 	}
 	for leaf := range c.frozen.Leaves() {
 		c.unwritten = append(c.unwritten, leaf)
@@ -43,6 +50,18 @@ func (w *world) freeze() {
 		w.t.Fatal("leaves are not in order, or not as many as it says")
 	}
 	w.checkpoint = c
+}
+
+// clone copies the model.
+func (w *world) clone() *world {
+	c := *w
+	c.m = nil
+	c.data, c.sizes, c.mergedInto = maps.Clone(w.data), maps.Clone(w.sizes), maps.Clone(w.mergedInto)
+	c.reads = map[format.LayerID]map[format.Block]format.Entry{}
+	for id, reads := range w.reads {
+		c.reads[id] = maps.Clone(reads)
+	}
+	return &c
 }
 
 // write writes leaves in any order.
@@ -89,42 +108,59 @@ func (w *world) abandon() {
 }
 
 // done recovers from the checkpoint, compares that with what was when it was frozen,
-// and ends it.
+// and ends it; or the world goes on with what was recovered.
 func (w *world) done() {
 	c := w.checkpoint
-	named := map[format.Entry]bool{}
-	recovered := &world{
-		t: w.t, rand: w.rand, disk: w.disk, places: named, data: c.data, reads: c.reads,
-		sizes: map[format.LayerID]format.Block{}, m: New(func(at format.Entry) { delete(named, at) }), // leaves with holes only
-	}
-	added := map[format.LayerID]bool{0: true}
-	for len(added) <= len(c.frozen.Layers()) { // parents may be younger than children
-		for _, spec := range c.frozen.Layers() {
-			if added[spec.ID] || !added[spec.Parent] {
-				continue
-			}
-			added[spec.ID] = true
-			leaves := c.records[spec.ID].Leaves()
-			recovered.m.AddLayer(spec)
-			recovered.m.Load(spec.ID, leaves)
-			recovered.sizes[spec.ID] = spec.SizeBlocks
-			for i, l := range leaves {
-				if named[l.At] || i > 0 && leaves[i-1].Index >= l.Index {
-					w.t.Fatalf("layer %d: leaf %d at %x is out of order, or named twice", spec.ID, l.Index, l.At)
-				}
-				named[l.At] = true
-			}
-		}
-	}
-	if diff := cmp.Diff(named, w.places); diff != "" {
+	recovered := w.recover(c)
+	if diff := cmp.Diff(recovered.places, w.places); diff != "" {
 		w.t.Fatalf("leaves named by the manifest, and not released (+):\n%s", diff)
+	}
+	w.recoveries++
+	if w.chance(4) {
+		recovered.loads, recovered.recoveries, recovered.abandoned = w.loads, w.recoveries, w.abandoned
+		*w = *recovered
+		w.m.released = w.release
+		return
 	}
 	recovered.check()
 	recovered.checkStructure()
-	w.recoveries++
-
 	c.frozen.Done()
 	w.checkpoint = nil
+}
+
+// recover makes the world that a checkpoint describes.
+func (w *world) recover(c *checkpoint) *world {
+	r := c.state
+	r.places = map[format.Entry]bool{}
+	r.m = New(r.release)
+	r.m.keepClean = w.m.keepClean
+	r.nextLayer, r.nextAt = w.nextLayer, w.nextAt
+	for id, into := range r.mergedInto {
+		r.m.AddMerged(id, into)
+	}
+	for len(r.m.layers) < len(c.frozen.Layers()) { // parents may be younger than children
+		for _, spec := range c.frozen.Layers() {
+			if r.m.Has(spec.ID) || spec.Parent != 0 && !r.m.Has(spec.Parent) {
+				continue
+			}
+			if spec.SizeBlocks != r.sizes[spec.ID] {
+				w.t.Fatalf("%+v: want size %d", spec, r.sizes[spec.ID])
+			}
+			leaves := c.records[spec.ID].Leaves()
+			r.m.AddLayer(spec)
+			r.m.Load(spec.ID, leaves)
+			for i, l := range leaves {
+				if r.places[l.At] || i > 0 && leaves[i-1].Index >= l.Index {
+					w.t.Fatalf("layer %d: leaf %d at %x is out of order, or named twice", spec.ID, l.Index, l.At)
+				}
+				r.places[l.At] = true
+			}
+		}
+	}
+	if r.merging != 0 {
+		r.mergeLeaves(0)
+	}
+	return r
 }
 
 // check compares all that can be read with the model.

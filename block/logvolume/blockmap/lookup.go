@@ -92,7 +92,8 @@ func (m *Map) Own(id format.LayerID, b format.Block) (format.Entry, *Missing) {
 
 // Holder returns the layer that maps a block to a location, for a row that says
 // that it is of layer id: that one or what it was merged into, or both while that is
-// under way. It is 0 if the location is not in use for this block.
+// under way. It is 0 if the location is not in use for this block. After a recovery
+// the map knows of a merge when Merge is called again, with 0 leaves if need be.
 func (m *Map) Holder(id format.LayerID, b format.Block, e format.Entry) (format.LayerID, *Missing) {
 	id, ok := m.MergedInto(id)
 	if !ok {

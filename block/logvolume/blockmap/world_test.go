@@ -30,19 +30,6 @@ type world struct {
 	loads, recoveries, abandoned   int
 }
 
-// checkpoint is one that is being made, and what a recovery from it must find.
-type checkpoint struct {
-	frozen    *Frozen
-	unwritten []FrozenLeaf
-	contents  []Leaf // of unwritten, as they were when frozen
-	records   map[format.LayerID]*Records
-	full      map[format.LayerID]bool // all steps done
-
-	data    map[format.Entry]bool
-	reads   map[format.LayerID]map[format.Block]format.Entry
-	merging format.LayerID
-}
-
 // leafPool is which leaves the model uses: neighbours, and some in other chunks and groups.
 var leafPool = []format.LeafIndex{0, 1, 2, 3, 510, 511, 512, 513, 1<<18 - 1, 1 << 18, 1<<18 + 1, 1<<20 + 5}
 
@@ -53,15 +40,18 @@ func newWorld(t *testing.T, seed uint64) *world {
 		reads: map[format.LayerID]map[format.Block]format.Entry{}, sizes: map[format.LayerID]format.Block{},
 		mergedInto: map[format.LayerID]format.LayerID{},
 	}
-	w.m = New(func(at format.Entry) {
-		if !w.places[at] {
-			t.Fatalf("place %x of a leaf released twice or never used", at)
-		}
-		delete(w.places, at)
-	})
+	w.m = New(w.release)
 	w.m.keepClean = 20
 	w.addLayer(0)
 	return w
+}
+
+// release takes a place of a leaf that the map does not need any more.
+func (w *world) release(at format.Entry) {
+	if !w.places[at] {
+		w.t.Fatalf("place %x of a leaf released twice or never used", at)
+	}
+	delete(w.places, at)
 }
 
 // old takes a location that the map does not need any more.
@@ -330,9 +320,13 @@ func (w *world) mergeStep() {
 		w.mergingInto = w.m.Children(w.merging)[0]
 		delete(w.reads, w.merging)
 	}
+	w.mergeLeaves(1 + w.rand.IntN(3))
+}
+
+func (w *world) mergeLeaves(n int) {
 	done := false
 	w.retry(func() (missing *Missing) {
-		done, missing = w.m.Merge(w.merging, w.mergingInto, 1+w.rand.IntN(3), w.old)
+		done, missing = w.m.Merge(w.merging, w.mergingInto, n, w.old)
 		return missing
 	})
 	if done {
