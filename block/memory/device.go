@@ -49,17 +49,13 @@ func New(s Spec) (*Device, error) {
 	if s.SizeBytes < 0 || s.SizeBytes%int64(s.BlockBytes) != 0 {
 		return nil, fmt.Errorf("make device in memory: size of %d bytes: %w", s.SizeBytes, block.ErrAlignment)
 	}
-	d := &Device{info: block.Info{
+	return &Device{info: block.Info{
 		SizeBytes:      s.SizeBytes,
 		BlockBytes:     s.BlockBytes,
 		PreferredBytes: max(pageBytes, s.BlockBytes),
 		Volatile:       s.Volatile,
 		Discards:       true,
-	}}
-	for i := range d.areas {
-		d.areas[i].pages = map[int64]*[pageBytes]byte{}
-	}
-	return d, nil
+	}}, nil
 }
 
 // Info describes the device.

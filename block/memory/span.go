@@ -39,6 +39,9 @@ func (d *Device) writeSpan(b []byte, off block.Offset) {
 	a := d.area(off)
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if a.pages == nil {
+		a.pages = map[int64]*[pageBytes]byte{}
+	}
 	eachPage(block.Range{Start: off, LenBytes: int64(len(b))}, func(page int64, from, to int) {
 		content := a.pages[page]
 		if content == nil {
