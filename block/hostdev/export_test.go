@@ -1,0 +1,73 @@
+package hostdev
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"torpor/internal/kerneltest"
+	"torpor/kernel/loop"
+)
+
+func TestMain(m *testing.M) { kerneltest.Main(m) }
+
+// run runs a program and returns what it printed.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func TestAttach(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	dev := newMemory(64 << 20)
+	dir := t.TempDir() + "/mount"
+	e := attach(t, dev, Spec{MountDir: dir})
+	d, err := loop.Parse(e.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := d.Info()
+	want := loop.Info{BackingPath: dir + "/volume", DirectIO: true, BlockBytes: 4096, SizeBytes: 64 << 20}
+	if err != nil || info != want {
+		t.Fatalf("got %+v, %v, want %+v", info, err, want)
+	}
+	content := make([]byte, 3<<20)
+	rand.Read(content)
+	f, err := os.OpenFile(e.Path(), os.O_RDWR|syscall.O_SYNC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(content, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(dev.bytes[8<<20:11<<20], content) {
+		t.Error("what was written is not on the device")
+	}
+	if dev.flushes.Load() == 0 {
+		t.Error("a synchronous write did not flush")
+	}
+	f.Close()
+	if err := e.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Info(); err == nil {
+		if again, _ := d.Info(); again == info {
+			t.Error("still attached")
+		}
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("mount directory is still there: %v", err)
+	}
+	if err := e.Detach(); err == nil {
+		t.Error("detached twice")
+	}
+}

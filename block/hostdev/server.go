@@ -1,0 +1,145 @@
+package hostdev
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"torpor/block"
+	"torpor/kernel/fusedev"
+)
+
+// server answers the requests of one FUSE connection.
+//
+// Readers call the device themselves, so that a request that is answered from
+// memory costs two system calls and no switch to another goroutine. When the
+// last one that waits for a request got one, it starts another; when too many
+// wait, they end.
+type server struct {
+	dev       block.Device
+	conn      *fusedev.Connection
+	readOnly  bool
+	rest      *fuse.ProtocolServer // answers what is not about data
+	sizeBytes atomic.Int64
+	discards  bool
+
+	done chan struct{} // closed by the last reader
+
+	mu       sync.Mutex
+	readers  int
+	waiting  int // of the readers, for requests
+	stopping bool
+	err      error // the first of an answer
+}
+
+// minReaders wait even when there is nothing to do. maxReaders bound how many
+// requests the device sees at once; the loop device has 128.
+const (
+	minReaders = 2
+	maxReaders = 64
+)
+
+func newServer(dev block.Device, conn *fusedev.Connection, state State) *server {
+	s := &server{dev: dev, conn: conn, readOnly: state.ReadOnly, discards: dev.Info().Discards, done: make(chan struct{})}
+	s.setSize(dev.Info())
+	s.rest = fuse.NewProtocolServer(newTree(s, state.Name), mountOptions())
+	return s
+}
+
+func (s *server) setSize(info block.Info) {
+	s.sizeBytes.Store(info.SizeBytes &^ (block.BlockBytes - 1))
+}
+
+func (s *server) start() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range minReaders {
+		s.addReader()
+	}
+}
+
+// addReader is called with mu held.
+func (s *server) addReader() {
+	s.readers++
+	s.waiting++
+	go s.read()
+}
+
+// read is a reader. Readers end when the connection does, when stop was called,
+// or when enough others wait.
+func (s *server) read() {
+	b := takeBuffer()
+	defer b.give()
+	for {
+		n, err := s.conn.Read(b.request())
+		s.got(err != nil)
+		if err != nil {
+			break
+		}
+		s.note(s.answer(b, n))
+		if !s.next() {
+			break
+		}
+	}
+	s.left()
+}
+
+// got notes that a reader waits no longer, and lets another one wait instead.
+func (s *server) got(end bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting--
+	s.stopping = s.stopping || end
+	if s.waiting == 0 && s.readers < maxReaders && !s.stopping {
+		s.addReader()
+	}
+}
+
+// next reports whether a reader should wait for another request.
+func (s *server) next() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping || s.waiting >= minReaders {
+		return false
+	}
+	s.waiting++
+	return true
+}
+
+// note keeps an error that the kernel had with an answer. Others go on.
+func (s *server) note(err error) {
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+func (s *server) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.readers--
+	if s.readers == 0 {
+		close(s.done)
+	}
+}
+
+// stop makes all readers answer what they have read, and end. Other requests
+// stay with the kernel.
+func (s *server) stop() error {
+	s.mu.Lock()
+	s.stopping = true
+	readers := s.readers
+	s.mu.Unlock()
+	for range readers { // each reads at most one more request
+		if err := s.conn.Wake(fuse.FUSE_ROOT_ID); err != nil {
+			return err
+		}
+	}
+	<-s.done
+	return nil
+}
