@@ -71,6 +71,7 @@ func (d *Daemon) routes() http.Handler {
 	})
 	mux.HandleFunc("POST /v1/checkpoints/remove", onCheckpoint(d.removeCheckpoint))
 	mux.HandleFunc("POST /v1/checkpoints/check", onCheckpoint(d.checkCheckpoint))
+	d.volumeRoutes(mux)
 	mux.HandleFunc("GET /v1/ping", func(w http.ResponseWriter, _ *http.Request) { wire.Answer(w, "torpor", nil) })
 	return mux
 }

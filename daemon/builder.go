@@ -29,6 +29,7 @@ type builder struct {
 	images  *image.Store
 	keeper  *keeperLink
 	secrets *secretStore
+	volumes *volumeServers
 	warn    func(error)
 }
 
@@ -76,7 +77,7 @@ func (b *builder) make(ctx context.Context, r *Record, args []string) (int, erro
 			return 0, err
 		}
 	}
-	bundle, err := b.bundle(r, netns, args)
+	bundle, err := b.bundle(ctx, r, netns, args)
 	if err != nil {
 		return 0, err
 	}
@@ -204,8 +205,8 @@ func (b *builder) publish(r *Record) error {
 }
 
 // bundle resolves what the spec leaves to image and host.
-func (b *builder) bundle(r *Record, netns string, args []string) (*container.Bundle, error) {
-	mounts, err := b.mounts(r)
+func (b *builder) bundle(ctx context.Context, r *Record, netns string, args []string) (*container.Bundle, error) {
+	mounts, err := b.mounts(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -18,6 +18,9 @@ type Config struct {
 	Socket   string   // RunDir/torpor.sock
 	Runtime  string   // runc
 	Keeper   []string // command that runs a keeper; --state and --run are added
+	// VolumeServer is the command that runs the server of a log; --state, --run
+	// and the log's ID are added.
+	VolumeServer []string
 }
 
 // Defaults of Config.
@@ -44,12 +47,15 @@ func (c Config) withDefaults() (Config, error) {
 		}
 		*path = abs
 	}
+	self, err := os.Executable()
+	if err != nil {
+		return c, fmt.Errorf("find torpor's own executable: %w", err)
+	}
 	if len(c.Keeper) == 0 {
-		self, err := os.Executable()
-		if err != nil {
-			return c, fmt.Errorf("find torpor's own executable: %w", err)
-		}
 		c.Keeper = []string{self, "keeper"}
+	}
+	if len(c.VolumeServer) == 0 {
+		c.VolumeServer = []string{self, "volume", "serve"}
 	}
 	return c, nil
 }
@@ -77,7 +83,7 @@ func (c *Config) openState() error {
 	if err := c.checkVersion(); err != nil {
 		return err
 	}
-	for _, dir := range []string{"services", "volumes", "removing"} {
+	for _, dir := range []string{"services", "volumes", "logs", "removing"} {
 		if err := os.MkdirAll(filepath.Join(c.StateDir, dir), 0o711); err != nil {
 			return fmt.Errorf("make state directory: %w", err)
 		}

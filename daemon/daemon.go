@@ -21,6 +21,7 @@ import (
 	"torpor/container/network"
 	"torpor/host"
 	"torpor/image"
+	"torpor/volume"
 	"torpor/wire"
 )
 
@@ -33,6 +34,7 @@ type Daemon struct {
 	runtime    *container.Runtime
 	images     *image.Store
 	keeper     keeperSource
+	volumes    *volumeServers
 	events     *eventLog
 	projects   projectLocks
 	close      []func() error
@@ -88,7 +90,8 @@ func New(config Config, log *slog.Logger) (_ *Daemon, err error) {
 	for _, err := range d.images.Damaged() {
 		log.Warn("open images", "error", err)
 	}
-	b := &builder{config: config, runtime: d.runtime, network: net, names: names, images: d.images, keeper: link,
+	d.volumes = newVolumeServers(config, d.events.send)
+	b := &builder{config: config, volumes: d.volumes, runtime: d.runtime, network: net, names: names, images: d.images, keeper: link,
 		secrets: &secretStore{dir: filepath.Join(config.RunDir, "secrets")}, warn: func(err error) { log.Warn("answer names", "error", err) }}
 	d.containers, d.supplies = b, b
 	return d, config.writeInit()
@@ -159,6 +162,13 @@ func (d *Daemon) Serve(ctx context.Context, ready func()) (err error) {
 			u.stopCare()
 		}
 	}()
+	if err := d.volumes.sweep(ctx); err != nil {
+		d.log.Error("sweep volumes", "error", err)
+	}
+	// Services may be on volumes: their servers are there first.
+	followers.Go(func() {
+		d.volumes.run(ctx, func(what string, log volume.LogID, err error) { d.log.Warn(what, "log", string(log), "error", err) })
+	})
 	if err := d.supplies.Restore(); err != nil {
 		d.log.Error("restore networks", "error", err) // services that need them say so again
 	}

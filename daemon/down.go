@@ -75,10 +75,8 @@ func (d *Daemon) removeUnit(ctx context.Context, u *unit, how removal) error {
 	d.removing.Lock() // of two that share a volume, one is the last
 	defer d.removing.Unlock()
 	err = u.try(func() error {
-		if how.volumes {
-			if err := d.removeVolumes(u); err != nil {
-				return err
-			}
+		if err := d.giveUpVolumes(u, how.volumes); err != nil {
+			return err
 		}
 		if how.ready {
 			if err := d.config.dropReady(u.project, u.service); err != nil {
@@ -94,8 +92,9 @@ func (d *Daemon) removeUnit(ctx context.Context, u *unit, how removal) error {
 	return nil
 }
 
-// removeVolumes removes the volumes of which a unit is the last user.
-func (d *Daemon) removeVolumes(u *unit) error {
+// giveUpVolumes releases the volumes of which a unit is the last user, or
+// removes them.
+func (d *Daemon) giveUpVolumes(u *unit, remove bool) error {
 	used := map[string]bool{}
 	for _, other := range d.all() {
 		if other == u {
@@ -105,7 +104,19 @@ func (d *Daemon) removeVolumes(u *unit) error {
 			used[v.Name] = true
 		}
 	}
-	for _, name := range u.seen().ownVolumes() {
+	record := u.seen()
+	for _, v := range record.Volumes {
+		if used[v.Name] {
+			continue
+		}
+		if err := d.supplies.ReleaseVolume(v.Name); err != nil {
+			return err
+		}
+	}
+	if !remove {
+		return nil
+	}
+	for _, name := range record.ownVolumes() {
 		if used[name] {
 			continue
 		}

@@ -240,6 +240,8 @@ func (w *world) RemoveNetwork(name string) error {
 	return nil
 }
 
+func (w *world) ReleaseVolume(string) error { return nil }
+
 func (w *world) RemoveVolume(name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

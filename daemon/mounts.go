@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -15,7 +16,7 @@ import (
 )
 
 // mounts resolves what of the host the container sees.
-func (b *builder) mounts(r *Record) ([]container.BindMount, error) {
+func (b *builder) mounts(ctx context.Context, r *Record) ([]container.BindMount, error) {
 	all, err := b.etc(r)
 	if err != nil {
 		return nil, err
@@ -24,7 +25,7 @@ func (b *builder) mounts(r *Record) ([]container.BindMount, error) {
 		if m.Kind == host.MountTmpfs {
 			continue
 		}
-		source, err := b.source(r, i, m)
+		source, err := b.source(ctx, r, i, m)
 		if err != nil {
 			return nil, fmt.Errorf("mount %s: %w", m.Target, err)
 		}
@@ -32,7 +33,7 @@ func (b *builder) mounts(r *Record) ([]container.BindMount, error) {
 	}
 	for target, name := range anonymousVolumes(r) {
 		if name.ofImage {
-			source, err := b.volume(r, host.VolumeSpec{Name: name.volume}, target, false)
+			source, err := b.volume(ctx, r, host.VolumeSpec{Name: name.volume}, target, false)
 			if err != nil {
 				return nil, fmt.Errorf("mount %s: %w", target, err)
 			}
@@ -93,7 +94,7 @@ func (b *builder) machineID(r *Record) ([]container.BindMount, error) {
 }
 
 // source is the path on the host behind a mount.
-func (b *builder) source(r *Record, i int, m host.MountSpec) (string, error) {
+func (b *builder) source(ctx context.Context, r *Record, i int, m host.MountSpec) (string, error) {
 	switch m.Kind {
 	case host.MountBind:
 		if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) && m.CreateHostPath {
@@ -107,7 +108,7 @@ func (b *builder) source(r *Record, i int, m host.MountSpec) (string, error) {
 		if m.Source == "" {
 			spec = host.VolumeSpec{Name: anonymous(r.ID, m.Target)}
 		}
-		dir, err := b.volume(r, spec, m.Target, m.NoCopy)
+		dir, err := b.volume(ctx, r, spec, m.Target, m.NoCopy)
 		if err != nil || m.Subpath == "" {
 			return dir, err
 		}

@@ -87,6 +87,7 @@ type supplies interface {
 	Networks() []string
 	RemoveNetwork(name string) error // if nothing is on it
 	RemoveVolume(name string) error
+	ReleaseVolume(name string) error // unmounts it; one that is only a directory needs none
 
 	// Sweep gives back what containers hold that are not known.
 	Sweep(known func(host.ContainerID) bool) error

@@ -57,12 +57,12 @@ type readySubject struct {
 var disposable = []string{"tmp", "var/tmp", "run", "var/run", "var/log", "var/cache"}
 
 // ready describes a container for a ready checkpoint.
-func (b *builder) ready(r *Record) (keeper.ReadyRequest, error) {
+func (b *builder) ready(ctx context.Context, r *Record) (keeper.ReadyRequest, error) {
 	request := keeper.ReadyRequest{Dir: b.config.readyDir(r.Spec.Project, r.Spec.Name), KeyPath: b.config.keyPath(), Addresses: addresses(r)}
 	for _, p := range slices.Concat(r.Spec.Ports, r.Spec.Expose) {
 		request.Ports = append(request.Ports, inet.Port{Protocol: cmp.Or(p.Protocol, "tcp"), Number: p.Target})
 	}
-	mounts, err := b.mounts(r)
+	mounts, err := b.mounts(ctx, r)
 	if err != nil {
 		return request, err
 	}
@@ -185,7 +185,7 @@ func differs(was, is json.RawMessage) string {
 
 // MakeFromReady implements containers.
 func (b *builder) MakeFromReady(ctx context.Context, r *Record) (int, error) {
-	request, err := b.ready(r)
+	request, err := b.ready(ctx, r)
 	if err != nil {
 		return 0, err
 	}
@@ -234,7 +234,7 @@ func (b *builder) restore(ctx context.Context, r *Record, request *keeper.ReadyR
 
 // MakeSpare implements containers.
 func (b *builder) MakeSpare(ctx context.Context, r *Record) (int, error) {
-	request, err := b.ready(r)
+	request, err := b.ready(ctx, r)
 	if err != nil {
 		return 0, err
 	}
@@ -258,7 +258,7 @@ func (b *builder) FillSpare(ctx context.Context, r *Record) error {
 	if err := b.Reserve(r); err != nil { // now it has all names
 		return err
 	}
-	request, err := b.ready(r)
+	request, err := b.ready(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -272,7 +272,7 @@ func (b *builder) FillSpare(ctx context.Context, r *Record) error {
 
 // HasReady implements containers.
 func (b *builder) HasReady(r *Record) error {
-	request, err := b.ready(r)
+	request, err := b.ready(context.Background(), r)
 	if err == nil {
 		_, err = b.usable(r, &request)
 	}
@@ -284,7 +284,7 @@ var errColdIsFaster = errors.New("a cold start is faster")
 
 // MakeReady implements containers.
 func (b *builder) MakeReady(ctx context.Context, r *Record, o ReadyOptions) (keeper.ReadyReport, error) {
-	request, err := b.ready(r)
+	request, err := b.ready(ctx, r)
 	if err != nil {
 		return keeper.ReadyReport{}, err
 	}

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -33,6 +34,10 @@ type Progress struct {
 	Error   string `json:"error,omitempty"`
 	Kind    string `json:"kind,omitempty"` // of the error
 	Done    bool   `json:"done,omitempty"`
+
+	DoneBytes  int64           `json:"done_bytes,omitempty"` // how far it is, where that is known
+	TotalBytes int64           `json:"total_bytes,omitempty"`
+	Result     json.RawMessage `json:"result,omitempty"` // of a job
 }
 
 // up makes the project's services run as its spec says.

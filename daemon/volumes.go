@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 
 	"torpor/host"
+	"torpor/volume"
 )
 
 // anonymous names the volume of a path that the file gives no name.
@@ -57,20 +59,29 @@ func (r Record) ownVolumes() []string {
 	return names
 }
 
-func (b *builder) volumeDir(name string) string {
-	return filepath.Join(b.config.StateDir, "volumes", name)
-}
+// volumeDir is the directory of a local volume.
+func volumeDir(stateDir, name string) string { return filepath.Join(stateDir, "volumes", name) }
 
 // volume makes a volume's directory. A new one gets what the image has at its
 // place, as with docker.
-func (b *builder) volume(r *Record, v host.VolumeSpec, target string, noCopy bool) (string, error) {
+func (b *builder) volume(ctx context.Context, r *Record, v host.VolumeSpec, target string, noCopy bool) (string, error) {
 	if !filepath.IsLocal(v.Name) || strings.Contains(v.Name, "/") {
 		return "", fmt.Errorf("make volume %q: not a name: %w", v.Name, host.ErrInvalid)
 	}
 	if device, ok, err := bound(v); ok || err != nil {
 		return device, err
 	}
-	dir := b.volumeDir(v.Name)
+	if virtual, err := b.volumes.virtual(v); err != nil {
+		return "", err
+	} else if virtual {
+		return b.volumes.mounted(ctx, v, func(dir string) error {
+			if noCopy {
+				return nil
+			}
+			return copyInside(b.rootfs(r), target, dir)
+		})
+	}
+	dir := volumeDir(b.config.StateDir, v.Name)
 	switch _, err := os.Stat(dir); {
 	case err == nil:
 		return dir, nil
@@ -145,12 +156,22 @@ func copyInside(rootfs, path, to string) error {
 	return nil
 }
 
+// ReleaseVolume implements supplies.
+func (b *builder) ReleaseVolume(name string) error {
+	return b.volumes.release(context.Background(), name)
+}
+
 // RemoveVolume implements supplies.
 func (b *builder) RemoveVolume(name string) error {
 	if !filepath.IsLocal(name) || strings.Contains(name, "/") {
 		return fmt.Errorf("remove volume %q: not a name: %w", name, host.ErrInvalid)
 	}
-	dir := b.volumeDir(name)
+	if _, err := b.volumes.locate(name); err == nil {
+		return b.volumes.remove(context.Background(), volume.VolumeRequest{Volume: name})
+	} else if !errors.Is(err, host.ErrNotFound) {
+		return err
+	}
+	dir := volumeDir(b.config.StateDir, name)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

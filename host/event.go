@@ -26,6 +26,15 @@ const (
 	EventError      EventType = "error"
 )
 
+// The events of volumes.
+const (
+	EventVolume   EventType = "volume"   // a volume or its server is not as it should be, or is again
+	EventDiskOut  EventType = "disk_out" // a disk is not used any more
+	EventDegraded EventType = "degraded" // a log has lost redundancy
+	EventRebuilt  EventType = "rebuilt"  // and has it again
+	EventScrub    EventType = "scrub"    // a scrub has ended
+)
+
 // Event is one thing that happened, as printed by torpor events --json.
 type Event struct {
 	Time      time.Time         `json:"time"`
@@ -33,6 +42,7 @@ type Event struct {
 	Project   ProjectName       `json:"project,omitempty"`
 	Service   ServiceName       `json:"service,omitempty"`
 	Container ContainerID       `json:"container,omitempty"`
+	Volume    string            `json:"volume,omitempty"`
 	Reason    string            `json:"reason,omitempty"`
 	Attrs     map[string]string `json:"attrs,omitempty"` // figures with their unit in the key
 }

@@ -106,6 +106,7 @@ to the machine, its TCP connections stay open, and the next packet wakes it.`,
 		newStopCommand(env),
 		newUpCommand(env),
 		newVersionCommand(env),
+		newVolumeCommand(env),
 		newWakeCommand(env),
 	)
 	markWrongUse(root)

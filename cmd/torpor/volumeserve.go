@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"torpor/volume"
+)
+
+// newVolumeServeCommand is what the daemon starts; people have no use for it.
+func newVolumeServeCommand(env *environment) *cobra.Command {
+	var config volume.Config
+	cmd := &cobra.Command{
+		Use:    "serve LOG",
+		Short:  "Serve the volumes of a log",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			config.Log = volume.LogID(args[0])
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+			defer stop()
+			server, err := volume.NewServer(config)
+			if err != nil {
+				return err
+			}
+			upgrades := make(chan os.Signal, 1)
+			signal.Notify(upgrades, syscall.SIGHUP)
+			defer signal.Stop(upgrades)
+			ended := make(chan struct{})
+			defer close(ended)
+			go func() { // ends with the server, at the latest
+				for {
+					select {
+					case <-upgrades:
+						path, err := os.Executable()
+						if err == nil {
+							err = server.Upgrade(path)
+						}
+						fmt.Fprintln(env.stderr, "torpor:", err)
+					case <-ended:
+						return
+					}
+				}
+			}()
+			return server.Serve(ctx)
+		},
+	}
+	cmd.Flags().StringVar(&config.StateDir, "state", "/var/lib/torpor", "state directory")
+	cmd.Flags().StringVar(&config.RunDir, "run", "/run/torpor", "run directory")
+	cmd.Flags().IntVar(&config.Handoff, "handoff", 0, "descriptor with what an earlier binary left")
+	return cmd
+}
