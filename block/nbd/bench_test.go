@@ -1,10 +1,13 @@
 package nbd
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 	"testing"
 
+	"torpor/block"
+	"torpor/block/memory"
 	"torpor/internal/kerneltest"
 )
 
@@ -13,7 +16,7 @@ import (
 //	go test -run NONE -bench Fio -benchtime 1x ./block/nbd
 func BenchmarkFio(b *testing.B) {
 	kerneltest.Require(b, kerneltest.Program("fio"))
-	_, socket := serve(b, ServerSpec{}, Export{Name: "disk", Device: newRAM(256*mib, 4096)})
+	_, socket := serve(b, ServerSpec{}, Export{Name: "disk", Device: benchDevice(b)})
 	for _, job := range []string{
 		"randread 4k 1", "randwrite 4k 1", "randread 4k 32", "randwrite 4k 32", "read 1m 4", "write 1m 4",
 	} {
@@ -47,4 +50,21 @@ func reportFio(b *testing.B, out string) {
 		b.ReportMetric(p50, "us-p50")
 	}
 	b.ReportMetric(0, "ns/op")
+}
+
+// benchDevice is a device in memory without holes.
+func benchDevice(b *testing.B) block.Device {
+	const sizeBytes = 256 << 20
+	d, err := memory.New(memory.Spec{SizeBytes: sizeBytes})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { d.Close() })
+	p := bytes.Repeat([]byte{1}, mib)
+	for at := block.Offset(0); at < sizeBytes; at += mib {
+		if err := d.WriteAt(p, at, 0); err != nil {
+			b.Fatal(err)
+		}
+	}
+	return d
 }

@@ -26,7 +26,7 @@ func newBuffer(lenBytes int) *buffer {
 	if b, ok := bufferPools[class].Get().(*buffer); ok {
 		return b
 	}
-	return &buffer{memory: alignedBytes(block.BlockBytes + smallestBuffer<<class), class: class}
+	return &buffer{memory: block.AlignedBuffer(block.BlockBytes + smallestBuffer<<class), class: class}
 }
 
 func (b *buffer) data(lenBytes int) []byte {

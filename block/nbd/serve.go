@@ -40,6 +40,9 @@ func (c *conn) serve() {
 // finish ends the transmission: workers end when they are done.
 func (c *conn) finish(err error) {
 	c.err = err
+	if c.turn.timer.Stop() {
+		c.running.Done()
+	}
 	close(c.jobs)
 }
 
