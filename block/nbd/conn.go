@@ -15,8 +15,10 @@ import (
 const (
 	readBufferBytes = 64 << 10
 	// drainTime is how long a client may take to accept the last replies when
-	// its connection ends.
-	drainTime = time.Second
+	// its connection ends, and keptDrainTime the same when the connection is
+	// handed over, along with what is not accepted.
+	drainTime     = time.Second
+	keptDrainTime = 20 * time.Millisecond
 	// inlineBytes and inlineTime bound what the reader does by itself: requests
 	// up to this length while ones of their kind took no longer on average.
 	inlineBytes = 64 << 10
@@ -159,8 +161,16 @@ func (c *conn) interrupt(keep bool) {
 		c.stop.Store(true)
 		c.out.interrupt()
 		c.accepted.SetReadDeadline(time.Unix(1, 0))
-		c.accepted.SetWriteDeadline(time.Now().Add(drainTime))
+		c.limitWrites(c.keep)
 	}
+}
+
+func (c *conn) limitWrites(keep bool) {
+	limit := drainTime
+	if keep {
+		limit = keptDrainTime
+	}
+	c.accepted.SetWriteDeadline(time.Now().Add(limit))
 }
 
 // end finishes: it sends what is left and hangs up, or keeps the connection.
@@ -170,7 +180,7 @@ func (c *conn) end(err error) {
 	c.phase = ended
 	c.mu.Unlock()
 	if was == transmitting {
-		c.accepted.SetWriteDeadline(time.Now().Add(drainTime))
+		c.limitWrites(keep)
 		err = errors.Join(c.out.resume(), err)
 		c.out.flush()
 	}

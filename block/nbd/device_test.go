@@ -2,13 +2,9 @@ package nbd
 
 import (
 	"sync"
-	"testing"
 
 	"torpor/block"
-	"torpor/internal/kerneltest"
 )
-
-func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 // ram is a device in memory that knows its holes. What a test sets of wait is
 // called before each request.

@@ -120,7 +120,10 @@ func FuzzRequests(f *testing.F) {
 			structured: structured, meta: structured,
 		}
 		c.in = newReader(script)
-		c.resume(nil)
+		if err := c.begin(nil); err != nil {
+			t.Fatal(err)
+		}
+		c.end(c.transmit())
 		answers := countReplies(t, script.out.Bytes(), structured)
 		if asked := countRequests(said); answers != asked {
 			t.Errorf("%d answers to %d requests", answers, asked)

@@ -75,8 +75,9 @@ func (h *Handover) SetFiles(files []*os.File) error {
 
 // Suspend ends the server, like Close, but leaves its listeners and its
 // connections without TLS in the transmission phase to whoever resumes them:
-// their clients notice a pause. It waits for requests under way in devices, and
-// up to a second for clients that do not take replies. Devices are not flushed.
+// their clients notice a pause. It waits for requests under way in devices, but
+// not for clients: what they do not take or have not said yet is handed over,
+// which may be as much as ServerSpec.InFlightBytes. Devices are not flushed.
 //
 // Connections in the handshake are closed, those with TLS too, since their keys
 // are in this process, and those whose client has just sent a write that is
@@ -213,23 +214,27 @@ func (s *Server) resumeConnection(state ConnectionState) error {
 	}
 	c.early = &resumed{first: state.Received, Conn: accepted}
 	c.in = newReader(c.early)
+	// It is in the transmission phase before the server knows it: if that is
+	// suspended at once, it is not taken for one in the handshake.
+	err = c.begin(state.Unsent)
+	if err == nil {
+		err = s.run(c)
+	}
+	if err != nil {
+		c.end(err)
+	}
+	return err
+}
+
+// run starts a connection that was handed over.
+func (s *Server) run(c *conn) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		accepted.Close()
 		return ErrClosed
 	}
-	s.start(c, func() { c.resume(state.Unsent) })
+	s.start(c, func() { c.end(c.transmit()) })
 	return nil
-}
-
-// resume is the life of a connection that was handed over.
-func (c *conn) resume(unsent []byte) {
-	err := c.begin(unsent)
-	if err == nil {
-		err = c.transmit()
-	}
-	c.end(err)
 }
 
 // resumed reads what was received before, then the connection.
