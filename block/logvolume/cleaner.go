@@ -18,12 +18,16 @@ func (l *Log) runCleaner() {
 		case <-l.cleanKick:
 		case <-time.After(cleanerPause):
 		}
-		if err := l.tidy(); err != nil {
-			l.event("", "a removed snapshot keeps its space: %v", err)
-			continue
-		}
-		for l.clean() {
-		}
+		l.tidyAndClean()
+	}
+}
+
+func (l *Log) tidyAndClean() {
+	if err := l.tidy(); err != nil {
+		l.event("", "a removed snapshot keeps its space: %v", err)
+		return
+	}
+	for l.clean() {
 	}
 }
 
@@ -46,6 +50,8 @@ func (l *Log) clean() bool {
 		return false
 	}
 	l.mu.Unlock()
+	l.cleanMu.Lock()
+	defer l.cleanMu.Unlock()
 	cleaned := 0
 	for cleaned < cleanBatch {
 		s := l.chooseVictim()
@@ -159,21 +165,18 @@ func (l *Log) usefulOf(f *foundRow, blocks []liveBlock) ([]liveBlock, error) {
 		switch e.Kind {
 		case format.KindLeaf:
 			for j := range int(e.Count) {
-				if err := l.rewriteLeaf(e.Layer, format.LeafIndex(e.Start)+format.LeafIndex(j), f.at(l.geometry, i+j)); err != nil {
+				if err := l.rewriteLeaf(e.Layer, format.LeafIndex(e.Start)+format.LeafIndex(j), f.entry(l.geometry, i+j)); err != nil {
 					return nil, err
 				}
 			}
 		case format.KindData:
-			owner := l.ownerOf(e.Layer)
-			if owner == 0 {
-				break
-			}
 			for j := range int(e.Count) {
-				at := format.Block(e.Start) + format.Block(j)
-				if _, err := l.loadRange(owner, at, 1); err != nil {
+				at, entry := format.Block(e.Start)+format.Block(j), f.entry(l.geometry, i+j)
+				owner, err := l.holderOf(e.Layer, at, entry)
+				if err != nil {
 					return nil, err
 				}
-				if entry, _ := l.blocks.Own(owner, at); entry.Mapped() && entry.Location() == f.at(l.geometry, i+j) {
+				if owner != 0 {
 					blocks = append(blocks, liveBlock{owner, at, entry})
 				}
 			}
@@ -183,10 +186,27 @@ func (l *Log) usefulOf(f *foundRow, blocks []liveBlock) ([]liveBlock, error) {
 	return blocks, nil
 }
 
+// holderOf returns the layer that maps a block to a place, 0 if none does.
+func (l *Log) holderOf(layer format.LayerID, at format.Block, entry format.Entry) (format.LayerID, error) {
+	for {
+		owner, missing := l.blocks.Holder(layer, at, entry)
+		if missing == nil {
+			return owner, nil
+		}
+		if err := l.load(missing); err != nil {
+			return 0, err
+		}
+	}
+}
+
 // rewriteLeaf has a leaf written anew if that is where it is.
-func (l *Log) rewriteLeaf(layer format.LayerID, leaf format.LeafIndex, at format.Location) error {
-	for l.blocks.Has(layer) && l.blocks.LeafAt(layer, leaf).Location() == at {
-		missing := l.blocks.MarkDirty(layer, leaf)
+func (l *Log) rewriteLeaf(layer format.LayerID, leaf format.LeafIndex, at format.Entry) error {
+	for {
+		owner := l.blocks.LeafHolder(layer, leaf, at)
+		if owner == 0 {
+			return nil
+		}
+		missing := l.blocks.MarkDirty(owner, leaf)
 		if missing == nil {
 			return nil
 		}
@@ -194,7 +214,6 @@ func (l *Log) rewriteLeaf(layer format.LayerID, leaf format.LeafIndex, at format
 			return err
 		}
 	}
-	return nil
 }
 
 // moveBatch reads some blocks of a segment and appends them.

@@ -18,6 +18,6 @@
 // what is queued, writers write them, the cleaner frees segments, and the
 // checkpointer bounds what a recovery has to read.
 //
-// Lock order: layersMu, checkpointMu, superMu, mu. The disks are trusted for nothing but that
+// Lock order: layersMu, cleanMu, checkpointMu, superMu, mu. The disks are trusted for nothing but that
 // what they return was chosen by nobody who knows the checksums.
 package logvolume

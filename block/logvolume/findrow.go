@@ -20,6 +20,11 @@ func (f *foundRow) at(g format.Geometry, i int) format.Location {
 	return g.At(f.segment.id, shard, column)
 }
 
+// entry is what the map says of the i-th stored block if it is useful.
+func (f *foundRow) entry(g format.Geometry, i int) format.Entry {
+	return format.NewEntry(f.at(g, i), f.header.Sums[i])
+}
+
 func (f *foundRow) slot(slot int) (shard, column int) {
 	columns := int(f.header.Columns)
 	return slot / columns, int(f.header.Column) + slot%columns

@@ -42,6 +42,7 @@ type Log struct {
 	cleanKick chan struct{} // to the cleaner
 
 	layersMu     sync.Mutex // one change of layers at a time
+	cleanMu      sync.Mutex // held while segments are cleaned
 	checkpointMu sync.Mutex // one checkpoint at a time
 	superMu      sync.Mutex // one write of superblocks at a time
 
@@ -49,7 +50,8 @@ type Log struct {
 	progress *sync.Cond // rows, flushes, space, state: whoever waits looks again
 	work     *sync.Cond // the cutter waits here
 
-	disks      []*disk
+	disks      []*disk        // replaced as a whole
+	former     []block.Device // of disks that were replaced, to be closed
 	epoch      format.Epoch
 	generation format.Generation
 	root       format.Root

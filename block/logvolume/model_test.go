@@ -144,6 +144,17 @@ func (m *model) compare(t *testing.T, v block.Device) {
 	}
 }
 
+func mustCheck(t *testing.T, l *Log) {
+	t.Helper()
+	r, err := l.Check(t.Context(), true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.OK() {
+		t.Fatalf("check: %+v", r)
+	}
+}
+
 func TestModel(t *testing.T) {
 	for _, layout := range [][2]int{{1, 0}, {4, 2}, {1, 2}, {3, 1}} {
 		t.Run(fmt.Sprintf("%d+%d", layout[0], layout[1]), func(t *testing.T) {
@@ -157,6 +168,7 @@ func TestModel(t *testing.T) {
 					m.step(t, v)
 				}
 				m.compare(t, v)
+				mustCheck(t, l)
 				if err := l.Close(); err != nil {
 					t.Fatalf("round %d: %v", round, err)
 				}

@@ -223,8 +223,8 @@ func (l *Log) nextDegraded() (worst *segment, left int) {
 	return worst, left
 }
 
-// fill is a shard that can be made again.
-type fill struct {
+// refill is a shard that can be made again.
+type refill struct {
 	shard int
 	disk  *disk
 	slot  uint32
@@ -233,7 +233,7 @@ type fill struct {
 
 // placesToFill says which shards of a segment are missing and where they could
 // be: where they were, or on a disk that has none of the segment.
-func (l *Log) placesToFill(s *segment) (fills []fill) {
+func (l *Log) placesToFill(s *segment) (fills []refill) {
 	taken := map[int]bool{}
 	for _, shard := range s.shards {
 		if shard.Disk != format.NoDisk && l.disks[shard.Disk].usable() {
@@ -243,14 +243,14 @@ func (l *Log) placesToFill(s *segment) (fills []fill) {
 	for i, shard := range s.shards {
 		if shard.Disk != format.NoDisk && l.disks[shard.Disk].usable() {
 			if shard.Stale {
-				fills = append(fills, fill{shard: i, disk: l.disks[shard.Disk], slot: shard.Slot})
+				fills = append(fills, refill{shard: i, disk: l.disks[shard.Disk], slot: shard.Slot})
 			}
 			continue
 		}
 		for _, d := range l.disks {
 			if d.usable() && d.free > 0 && !taken[d.index] {
 				taken[d.index] = true
-				fills = append(fills, fill{shard: i, disk: d, fresh: true})
+				fills = append(fills, refill{shard: i, disk: d, fresh: true})
 				break
 			}
 		}
@@ -304,7 +304,7 @@ func (l *Log) rebuildSegment(s *segment) error {
 }
 
 // settleFills makes the new places those of the shards, or gives them up.
-func (l *Log) settleFills(s *segment, fills []fill, filled bool) {
+func (l *Log) settleFills(s *segment, fills []refill, filled bool) {
 	for _, to := range fills {
 		was := s.shards[to.shard]
 		switch {

@@ -299,19 +299,29 @@ func (l *Log) Resize(volume string, sizeBytes int64) error {
 		if err != nil {
 			return err
 		}
-		for missing := l.blocks.Resize(v.layer.id, size, l.useless); missing != nil; missing = l.blocks.Resize(v.layer.id, size, l.useless) {
-			if err := l.load(missing); err != nil {
-				return err
-			}
-		}
-		v.layer.sizeBlocks = size
 		l.drops++
-		return nil
+		v.layer.sizeBlocks = size
+		return l.resizeMap(v.layer)
 	})
 	if err != nil {
 		return fmt.Errorf("resize volume %s: %w", volume, err)
 	}
 	return nil
+}
+
+// resizeMap gives a layer's map its size.
+func (l *Log) resizeMap(y *layer) error {
+	for {
+		done, missing := l.blocks.Resize(y.id, y.sizeBlocks, tidyLeaves, l.useless)
+		switch {
+		case missing != nil:
+			if err := l.load(missing); err != nil {
+				return err
+			}
+		case done:
+			return nil
+		}
+	}
 }
 
 // tidyLeaves is how many leaves are taken apart under Log.mu at once.
@@ -320,6 +330,8 @@ const tidyLeaves = 64
 // tidy takes removed layers apart: one without others above it altogether, one
 // with one above is merged into that. It runs in the cleaner.
 func (l *Log) tidy() error {
+	l.cleanMu.Lock()
+	defer l.cleanMu.Unlock()
 	changed := false
 	for {
 		l.mu.Lock()
