@@ -24,11 +24,12 @@ func (b *bufferPool) get(n int) []byte {
 	return block.AlignedBuffer(1 << class)[:n]
 }
 
-// put takes a buffer from get back.
+// put takes a buffer back. Others than those from get, such as the encoder
+// makes, are left to the garbage collector.
 func (b *bufferPool) put(p []byte) {
-	if cap(p) == 0 {
+	p = p[:cap(p)]
+	if len(p) == 0 || len(p)&(len(p)-1) != 0 || !block.Aligned(p) {
 		return
 	}
-	p = p[:cap(p)]
-	b.pools[bits.Len(uint(cap(p)-1))].Put(&p)
+	b.pools[bits.Len(uint(len(p)-1))].Put(&p)
 }

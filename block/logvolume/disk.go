@@ -2,6 +2,7 @@ package logvolume
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"torpor/block"
@@ -29,8 +30,10 @@ type disk struct {
 	next    int        // where to look for a free slot
 	journal ring
 
-	// dirty: something was written since the last sync began.
-	dirty atomic.Bool
+	// dirty: a write has returned since the last sync began. Only one sync runs at
+	// a time, so that nobody takes another's, still under way, for done.
+	dirty  atomic.Bool
+	syncMu sync.Mutex
 
 	readErrors, writeErrors, corrupt atomic.Int64
 	readBytes, writtenBytes          atomic.Int64
@@ -40,11 +43,11 @@ type disk struct {
 func (d *disk) usable() bool { return d.device != nil && d.state != format.DiskOut }
 
 func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
-	d.dirty.Store(true)
 	if err := block.WriteVector(d.device, p, block.Offset(off), flags); err != nil {
 		d.writeErrors.Add(1)
 		return fmt.Errorf("write disk %s: %w", d.name, err)
 	}
+	d.dirty.Store(true)
 	for _, b := range p {
 		d.writtenBytes.Add(int64(len(b)))
 	}
@@ -64,6 +67,8 @@ func (d *disk) read(p [][]byte, off int64) error {
 
 // sync makes durable what write has returned for.
 func (d *disk) sync() error {
+	d.syncMu.Lock()
+	defer d.syncMu.Unlock()
 	if !d.dirty.Swap(false) {
 		return nil
 	}

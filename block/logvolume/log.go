@@ -52,7 +52,8 @@ type Log struct {
 
 	disks      []*disk        // replaced as a whole
 	former     []block.Device // of disks that were replaced, to be closed
-	epoch      format.Epoch
+	epoch      format.Epoch   // of the rows that are written
+	rootEpoch  format.Epoch   // of those since the root
 	generation format.Generation
 	root       format.Root
 	recovered  Recovery

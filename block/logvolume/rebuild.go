@@ -185,7 +185,7 @@ func (l *Log) Rebuild(ctx context.Context, progress Progress) error {
 // lacks says whether a disk has a shard that is stale.
 func (l *Log) lacks(d *disk) bool {
 	for _, s := range l.segments {
-		if s == nil {
+		if s == nil || s.cleaned {
 			continue
 		}
 		for _, shard := range s.shards {
@@ -205,7 +205,7 @@ func (l *Log) nextDegraded() (worst *segment, left int) {
 	defer l.mu.Unlock()
 	most := 0
 	for _, s := range l.segments {
-		if s == nil || s.stuck {
+		if s == nil || s.stuck || s.cleaned {
 			continue
 		}
 		missing := len(l.placesToFill(s))

@@ -36,6 +36,11 @@ func (l *Log) recover() error {
 			l.mu.Lock()
 		}
 	}
+	for _, s := range l.segments {
+		if s != nil && s.state == sealed && s.live == 0 && s.meta == 0 {
+			s.cleaned = true
+		}
+	}
 	for stream := range l.streams {
 		if st := &l.streams[stream]; st.next == nil {
 			st.next = l.reserveFor(format.Stream(stream))

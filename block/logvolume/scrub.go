@@ -61,7 +61,8 @@ func (l *Log) Scrub(ctx context.Context, repair bool, progress Progress) (ScrubR
 }
 
 // pinWritten pins the i-th segment and says how many columns of it are on the
-// disks; nil if there is none.
+// disks; nil if there is none, or nothing useful in it. After a power cut one that
+// was released and not yet used again may hold anything.
 func (l *Log) pinWritten(i int) (*segment, int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,6 +70,9 @@ func (l *Log) pinWritten(i int) (*segment, int) {
 		return nil, 0
 	}
 	s := l.segments[i]
+	if s.live == 0 && s.meta == 0 {
+		return nil, 0
+	}
 	columns := s.columns
 	for _, r := range s.rows {
 		columns = min(columns, int(r.header.Column))

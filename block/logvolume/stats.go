@@ -87,7 +87,7 @@ func (l *Log) Stats() Stats {
 		JournalBytes: inBytes(c.JournalWritten), ParityBytes: inBytes(c.ParityWritten), Recovery: l.recovered,
 	}
 	for _, segment := range l.segments {
-		if segment != nil && l.degraded(segment) {
+		if segment != nil && !segment.cleaned && l.degraded(segment) {
 			s.DegradedSegments++
 		}
 	}

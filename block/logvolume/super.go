@@ -27,7 +27,7 @@ func (l *Log) writeSupers(root *format.Root) error {
 	for {
 		l.mu.Lock()
 		if root != nil {
-			l.root = *root
+			l.root, l.rootEpoch = *root, l.epoch
 		}
 		l.stale = false
 		l.generation++
@@ -72,7 +72,7 @@ func (l *Log) writeSuper(supers map[*disk][]byte, off int64) bool {
 
 // superOf is the superblock of a disk. Log.mu is held.
 func (l *Log) superOf(d *disk) *format.Super {
-	s := &format.Super{Log: l.id, Disk: d.id, Generation: l.generation, Epoch: l.epoch, Geometry: l.geometry, Root: l.root}
+	s := &format.Super{Log: l.id, Disk: d.id, Generation: l.generation, Epoch: l.rootEpoch, Geometry: l.geometry, Root: l.root}
 	for _, d := range l.disks {
 		s.Disks = append(s.Disks, format.DiskRecord{ID: d.id, State: d.state, Slots: uint32(len(d.slots))})
 	}
