@@ -11,6 +11,7 @@
 //	block/logvolume   an erasure-coded log over other devices
 //	block/trace       records what passes, and makes the states a power cut would leave
 //	block/fault       fails, delays and damages what passes
+//	block/align       small blocks on larger ones
 //
 // and two packages export any of them: block/nbd to the network, block/hostdev
 // as a block device of this host. block/devicetest is the suite that every
