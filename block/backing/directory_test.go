@@ -23,7 +23,7 @@ func run(t *testing.T, name string, args ...string) {
 	}
 }
 
-func openDirectory(t *testing.T, path string) *backing.Directory {
+func openDirectory(t testing.TB, path string) *backing.Directory {
 	t.Helper()
 	d, err := backing.OpenDirectory(path, backing.Options{})
 	if err != nil {

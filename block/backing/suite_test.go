@@ -1,12 +1,14 @@
 package backing_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -15,8 +17,6 @@ import (
 	"torpor/block/devicetest"
 	"torpor/internal/kerneltest"
 )
-
-func TestMain(m *testing.M) { kerneltest.Main(m) }
 
 var options = []backing.Options{{}, {Direct: true}}
 
@@ -69,6 +69,50 @@ func testFile(t *testing.T, dir string, o backing.Options) {
 		t.Fatal(err)
 	}
 	devicetest.RunReadOnly(t, readOnly)
+}
+
+// TestPoorFileSystem runs the suite where there are no holes, no reserved space
+// and no direct I/O.
+func TestPoorFileSystem(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	made := 0
+	file := func(t testing.TB) block.Device {
+		made++
+		path := filepath.Join(dir, fmt.Sprint("file", made))
+		if err := backing.CreateFile(path, 2<<20, false); err != nil {
+			t.Fatal(err)
+		}
+		d, err := backing.OpenFile(path, backing.Options{Direct: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.Direct() {
+			t.Error("says that it is direct")
+		}
+		if err := d.Zero(block.Range{LenBytes: 4096}, block.FastOnly); !errors.Is(err, block.ErrUnsupported) {
+			t.Errorf("zero fast: %v", err)
+		}
+		return d
+	}
+	directory := func(t testing.TB) block.Device {
+		made++
+		path := filepath.Join(dir, fmt.Sprint("directory", made))
+		if err := backing.CreateDirectory(path, backing.DirectorySpec{SizeBytes: 2 << 20, ChunkBytes: 64 << 10}); err != nil {
+			t.Fatal(err)
+		}
+		return openDirectory(t, path)
+	}
+	t.Run("file", func(t *testing.T) { devicetest.Run(t, file, devicetest.Options{Steps: 100}) })
+	t.Run("directory", func(t *testing.T) { devicetest.Run(t, directory, devicetest.Options{Steps: 100}) })
 }
 
 // inMemory makes a directory in memory, removed after the test.
