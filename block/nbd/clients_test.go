@@ -133,8 +133,8 @@ func TestQEMUList(t *testing.T) {
 
 func TestFioVerifies(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Program("fio"))
-	_, socket := serve(t, ServerSpec{}, Export{Name: "disk", Device: newRAM(64*mib, 4096)})
-	run(t, "fio", "--name=verify", "--ioengine=nbd", "--uri="+uriOf(socket, "disk"), "--rw=randwrite",
+	s, _ := serve(t, ServerSpec{}, Export{Name: "disk", Device: newRAM(64*mib, 4096)})
+	run(t, "fio", "--name=verify", "--ioengine=nbd", "--uri=nbd://127.0.0.1:"+serveTCP(t, s)+"/disk", "--rw=randwrite",
 		"--bsrange=4k-256k", "--blockalign=4k", "--iodepth=16", "--size=64m", "--verify=crc32c", "--verify_fatal=1",
 		"--fsync=64")
 }

@@ -13,7 +13,6 @@ import (
 )
 
 const (
-	readBufferBytes = 64 << 10
 	// drainTime is how long a client may take to accept the last replies when
 	// its connection ends, and keptDrainTime the same when the connection is
 	// handed over, along with what is not accepted.
@@ -55,8 +54,7 @@ type conn struct {
 	terms
 	conn   net.Conn // accepted, or TLS on it
 	secure bool
-	in     *bufio.Reader
-	early  *resumed // what in reads, if the connection was handed over
+	in     *intake
 	out    *outbox
 
 	running sync.WaitGroup // all goroutines but the first
@@ -112,7 +110,7 @@ func (c *conn) negotiate() error {
 	}
 	h := handshake{
 		catalog: c.server, tls: spec.TLS, needsTLS: spec.RequireTLS, conn: c.accepted,
-		in: newReader(c.accepted), out: bufio.NewWriter(c.accepted),
+		in: newIntake(c.accepted, nil), out: bufio.NewWriter(c.accepted),
 	}
 	if err := h.run(); err != nil {
 		return fmt.Errorf("handshake: %w", err)
@@ -195,5 +193,3 @@ func (c *conn) end(err error) {
 	c.server.forget(c, err)
 	close(c.done)
 }
-
-func newReader(r io.Reader) *bufio.Reader { return bufio.NewReaderSize(r, readBufferBytes) }

@@ -51,7 +51,7 @@ func FuzzHandshake(f *testing.F) {
 			t.Fatal(err)
 		}
 		conn := &scripted{in: bytes.NewReader(said)}
-		h := handshake{catalog: s, conn: conn, in: newReader(conn), out: bufio.NewWriter(conn)}
+		h := handshake{catalog: s, conn: conn, in: newIntake(conn, nil), out: bufio.NewWriter(conn)}
 		err = h.run()
 		if (err == nil) != (h.terms.export != nil && h.terms.flags&transmitHasFlags != 0) && err == nil {
 			t.Error("transmission without terms")
@@ -119,7 +119,7 @@ func FuzzRequests(f *testing.F) {
 			export: s.find("a"), flags: flagsFor(false, structured), sizeBytes: 65536, blockBytes: 512,
 			structured: structured, meta: structured,
 		}
-		c.in = newReader(script)
+		c.in = newIntake(script, nil)
 		if err := c.begin(nil); err != nil {
 			t.Fatal(err)
 		}

@@ -139,13 +139,12 @@ func (s *Server) keep(c *conn) {
 	if err != nil {
 		return // out of descriptors: the client has to connect again
 	}
-	buffered, _ := c.in.Peek(c.in.Buffered())
 	state := ConnectionState{
 		File:   file,
 		Export: c.export.Name,
 		Flags:  c.flags, SizeBytes: c.sizeBytes, BlockBytes: c.blockBytes,
 		Structured: c.structured, Sized: c.sized,
-		Received: slices.Concat(c.partial, buffered, c.early.rest()),
+		Received: slices.Concat(c.partial, c.in.remainder()),
 		Unsent:   c.out.remainder(),
 	}
 	if c.meta {
@@ -212,8 +211,7 @@ func (s *Server) resumeConnection(state ConnectionState) error {
 	if e.ReadOnly {
 		c.flags |= transmitReadOnly
 	}
-	c.early = &resumed{first: state.Received, Conn: accepted}
-	c.in = newReader(c.early)
+	c.in = newIntake(accepted, state.Received)
 	// It is in the transmission phase before the server knows it: if that is
 	// suspended at once, it is not taken for one in the handshake.
 	err = c.begin(state.Unsent)
@@ -235,27 +233,4 @@ func (s *Server) run(c *conn) error {
 	}
 	s.start(c, func() { c.end(c.transmit()) })
 	return nil
-}
-
-// resumed reads what was received before, then the connection.
-type resumed struct {
-	net.Conn
-	first []byte
-}
-
-// rest is what was received before and not read; r may be nil.
-func (r *resumed) rest() []byte {
-	if r == nil {
-		return nil
-	}
-	return r.first
-}
-
-func (r *resumed) Read(p []byte) (int, error) {
-	if len(r.first) == 0 {
-		return r.Conn.Read(p)
-	}
-	n := copy(p, r.first)
-	r.first = r.first[n:]
-	return n, nil
 }

@@ -29,7 +29,7 @@ type handshake struct {
 	needsTLS bool
 
 	conn      net.Conn // replaced when TLS starts
-	in        *bufio.Reader
+	in        *intake
 	out       *bufio.Writer
 	secure    bool
 	noZeroes  bool
@@ -229,7 +229,7 @@ func (h *handshake) startTLS(data []byte) error {
 		return fmt.Errorf("start TLS: %w", err)
 	}
 	h.conn, h.secure = secured, true
-	h.in.Reset(secured)
+	h.in = newIntake(secured, nil)
 	h.out.Reset(secured)
 	h.terms, h.metaFor = terms{}, nil
 	return nil

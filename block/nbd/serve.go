@@ -75,14 +75,14 @@ func (c *conn) flush() bool {
 }
 
 // ready says whether a whole request was received already, so that reading it
-// does not wait.
+// does not wait. Then replies may wait, to be written together with its own.
 func (c *conn) ready() bool {
-	if c.in.Buffered() < requestBytes {
+	if !c.in.has(requestBytes) {
 		return false
 	}
 	b, _ := c.in.Peek(requestBytes)
 	h, err := decodeHeader(b)
-	return err != nil || int64(c.in.Buffered()) >= requestBytes+h.payloadBytes() && c.out.fits(costOf(h))
+	return err != nil || c.in.has(requestBytes+int(h.payloadBytes())) && c.out.fits(costOf(h))
 }
 
 // next reads a request. Its errors end the connection; if that is because it
