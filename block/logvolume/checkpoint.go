@@ -34,6 +34,11 @@ func (l *Log) checkpoint() error {
 		return err
 	}
 	l.checkpointRow, l.dropsSaved = root.Row, drops
+	for _, s := range l.segments {
+		if s != nil {
+			s.stuck = false
+		}
+	}
 	l.retire(append(l.released, l.manifestBlocks...))
 	l.released, l.manifestBlocks = nil, blocks
 	frozen.Done()
@@ -207,7 +212,7 @@ func (l *Log) manifest() *format.Manifest {
 			continue
 		}
 		m.Segments = append(m.Segments, format.SegmentRecord{ID: s.id, Stream: s.stream, Sealed: s.state == sealed, Columns: uint32(s.columns),
-			Live: uint32(s.live), Written: s.written, Shards: append([]format.ShardRecord(nil), s.shards...)})
+			Live: uint32(s.live), Written: format.WriteTime(s.use.Written), SealedAt: format.WriteTime(s.use.Sealed), Shards: append([]format.ShardRecord(nil), s.shards...)})
 	}
 	for i, st := range l.streams {
 		record := format.StreamRecord{Segment: format.NoSegment, Next: format.NoSegment}

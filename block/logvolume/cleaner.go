@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"torpor/block/logvolume/clean"
 	"torpor/block/logvolume/format"
 )
 
@@ -41,75 +42,70 @@ func (l *Log) wakeCleaner() {
 	}
 }
 
-// clean moves what is useful out of some segments and releases them, if there
-// are few free ones. It says whether it has to go on.
+// clean moves what is useful out of one segment, and releases what it can, if
+// there are few free ones. It says whether it has to go on.
 func (l *Log) clean() bool {
-	l.mu.Lock()
-	if l.failed != nil || l.ending || l.freeSegments() >= l.lowMark() {
-		l.mu.Unlock()
-		return false
-	}
-	l.mu.Unlock()
 	l.cleanMu.Lock()
 	defer l.cleanMu.Unlock()
-	cleaned := 0
-	for cleaned < cleanBatch {
-		s := l.chooseVictim()
-		if s == nil {
-			break
+	l.mu.Lock()
+	idle := l.failed != nil || l.ending || l.freeSegments() >= l.policy.High
+	l.mu.Unlock()
+	if idle {
+		return false
+	}
+	s, sealedLater := l.chooseVictim()
+	if s == nil {
+		if sealedLater {
+			// Younger than the checkpoint; the next one makes it old enough.
+			return l.checkpoint() == nil
 		}
-		err := l.move(s)
-		l.mu.Lock()
-		s.readers.Add(-1)
-		s.cleaned, s.cleanedRow = err == nil, l.nextRow-1
-		s.stuck = err != nil
-		failed := l.failed
-		l.mu.Unlock()
-		if failed != nil {
-			return false
-		}
-		if err != nil {
-			l.event("", "segment %d can not be cleaned: %v", s.id, err)
-			continue
-		}
-		cleaned++
+		return l.release() > 0
+	}
+	err := l.move(s)
+	l.mu.Lock()
+	s.readers.Add(-1)
+	s.cleaned, s.cleanedRow = err == nil, l.nextRow-1
+	s.stuck = err != nil
+	ending := l.failed != nil || l.ending
+	l.mu.Unlock()
+	if err != nil && !ending {
+		l.event("", "segment %d can not be cleaned: %v", s.id, err)
 	}
 	released := l.release()
-	return cleaned > 0 || released > 0
+	return !ending && (err == nil || released > 0)
 }
 
-// cleanBatch is how many segments are cleaned before the disks are synced to
-// release them.
-const cleanBatch = 4
-
-// lowMark is how many segments are to be free. Cleaning late finds less to move.
-func (l *Log) lowMark() int { return reserveSegments + 4 }
-
-// chooseVictim returns the segment that is best to clean, pinned; nil if none is
-// worth it. Among free ones nothing is gained by one that is full.
-func (l *Log) chooseVictim() *segment {
+// chooseVictim returns the segment that is best to clean, pinned. Without one,
+// sealedLater says whether there are some that the next checkpoint makes fit.
+func (l *Log) chooseVictim() (victim *segment, sealedLater bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var best *segment
-	var bestScore float64
+	choice := l.choice[:0]
 	for _, s := range l.segments {
-		if s == nil || s.state != sealed || s.cleaned || s.stuck || len(s.rows) > 0 || s.readers.Load() > 0 {
-			continue
+		use := clean.Segment{}
+		if s != nil && s.state == sealed && !s.cleaned && !s.stuck && len(s.rows) == 0 && s.readers.Load() == 0 {
+			use = s.use
+			use.Live = int32(s.live + s.meta)
+			use.Blocks = int32(l.geometry.SegmentBlocks())
+			if s.sealed >= l.checkpointRow {
+				sealedLater = true
+				use = clean.Segment{}
+			}
 		}
-		u := float64(s.live+s.meta) / float64(l.geometry.SegmentBlocks())
-		if u > 0.98 {
-			continue
-		}
-		age := float64(l.lastSequence-s.written) + 1
-		if score := (1 - u) * age / (1 + u); best == nil || score > bestScore {
-			best, bestScore = s, score
-		}
+		choice = append(choice, use)
 	}
-	if best != nil {
-		best.readers.Add(1)
+	l.choice = choice
+	i, ok := l.policy.Choose(choice, l.now(), l.now(), l.freeSegments())
+	if !ok || int(choice[i].Live) > l.geometry.SegmentBlocks()*maxUsefulPercent/100 {
+		return nil, sealedLater
 	}
-	return best
+	l.segments[i].readers.Add(1)
+	return l.segments[i], false
 }
+
+// maxUsefulPercent: a fuller segment is not worth it, as headers and padding of
+// what is moved take as much as is gained.
+const maxUsefulPercent = 98
 
 // liveBlock is a block that the map points to.
 type liveBlock struct {
@@ -118,7 +114,7 @@ type liveBlock struct {
 	entry format.Entry
 }
 
-// move appends what is useful in a segment to the cold stream.
+// move appends what is useful in a segment to a colder stream.
 func (l *Log) move(s *segment) error {
 	blocks, err := l.usefulIn(s)
 	if err != nil {
@@ -248,7 +244,7 @@ func (l *Log) moveBatch(s *segment, blocks []liveBlock) error {
 func (l *Log) cutMoved(s *segment, blocks []liveBlock, pages []*page) (*row, int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	d, err := l.draftMoved(blocks)
+	d, err := l.draftMoved(s, blocks)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -264,7 +260,7 @@ func (l *Log) cutMoved(s *segment, blocks []liveBlock, pages []*page) (*row, int
 		taken = append(taken, b)
 	}
 	r := d.cut(l.cutSequence)
-	r.segment.written = max(r.segment.written, s.written)
+	r.segment.wrote(len(taken), s.use.Written)
 	for i, b := range taken {
 		l.point(b.layer, b.at, r, i)
 	}
@@ -272,7 +268,7 @@ func (l *Log) cutMoved(s *segment, blocks []liveBlock, pages []*page) (*row, int
 }
 
 // draftMoved begins a cold row, with the leaves in memory that it will change.
-func (l *Log) draftMoved(blocks []liveBlock) (*draft, error) {
+func (l *Log) draftMoved(s *segment, blocks []liveBlock) (*draft, error) {
 	for {
 		if l.failed != nil {
 			return nil, l.failed
@@ -291,7 +287,7 @@ func (l *Log) draftMoved(blocks []liveBlock) (*draft, error) {
 		if released {
 			continue
 		}
-		if d := l.draft(format.Cold); d != nil {
+		if d := l.draft(l.demoted(s.stream)); d != nil {
 			return d, nil
 		}
 		// What was cleaned before can be released only by what comes here.
@@ -302,6 +298,14 @@ func (l *Log) draftMoved(blocks []liveBlock) (*draft, error) {
 			return nil, fmt.Errorf("no segment is left to move blocks to")
 		}
 	}
+}
+
+// demoted is the stream for what is moved out of a segment of a stream.
+func (l *Log) demoted(from format.Stream) format.Stream {
+	if from == format.Meta {
+		return format.Meta
+	}
+	return format.Stream(l.policy.Demote(clean.Stream(from)))
 }
 
 // release makes segments free that are useless, once nothing can need them any

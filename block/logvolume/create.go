@@ -115,7 +115,7 @@ func plan(disks []Disk, spec Spec) (format.Geometry, []uint32, error) {
 
 // minSlots is how many shards a disk must have room for: those that are reserved
 // or open, and some to clean.
-const minSlots = reserveSegments + 2*format.StreamCount + 6
+const minSlots = 2*format.StreamCount + 12
 
 // powerBelow returns the greatest power of two up to n, within bounds.
 func powerBelow(n, low, high int64) int64 {

@@ -72,8 +72,8 @@ func (l *Log) cutChanges() *row {
 		l.cutSequence = c.sequence
 		l.queue.pop()
 	}
-	d.segment.written = l.partSequence
 	r := d.cut(l.cutSequence)
+	r.segment.wrote(len(r.pages), l.now())
 	l.apply(r, taken)
 	l.progress.Broadcast()
 	return r

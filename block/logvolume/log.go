@@ -6,6 +6,7 @@ import (
 
 	"torpor/block"
 	"torpor/block/logvolume/blockmap"
+	"torpor/block/logvolume/clean"
 	"torpor/block/logvolume/format"
 )
 
@@ -88,7 +89,9 @@ type Log struct {
 	inFlight    int // rows
 	dirtyPages  int // pages of the queue and of rows in flight
 	live        int // blocks of data in all segments
-	gate        int // changes wait while it is not 0
+	policy      clean.Policy
+	choice      []clean.Segment // the cleaner's
+	gate        int             // changes wait while it is not 0
 
 	checkpointRow     format.RowNumber // of the newest checkpoint
 	sinceBlocks       int              // written since
@@ -129,7 +132,7 @@ type counters struct {
 func (c *counters) count(h *format.Row, g format.Geometry) {
 	stored := uint64(len(h.Sums))
 	switch h.Stream {
-	case format.Cold:
+	case format.Warm, format.Cold:
 		c.ColdWritten += stored
 	case format.Meta:
 		c.MetaWritten += stored

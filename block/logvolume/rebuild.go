@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"torpor/block"
+	"torpor/block/logvolume/clean"
 	"torpor/block/logvolume/format"
 )
 
@@ -42,6 +43,7 @@ func (l *Log) addDisk(d Disk) error {
 	}
 	added.index = len(l.disks)
 	l.disks = append(l.disks[:len(l.disks):len(l.disks)], added)
+	l.policy = clean.For(l.totalSegments())
 	l.spaceBlocks = l.capacity()
 	l.progress.Broadcast()
 	return nil
@@ -146,6 +148,7 @@ func (l *Log) install(old *disk, d Disk, again bool) {
 		l.former = append(l.former, old.device)
 	}
 	l.stale = true
+	l.policy = clean.For(l.totalSegments())
 	l.spaceBlocks = l.capacity()
 	l.event(d.Name, "disk %s takes the place of %s", d.Name, old.name)
 }

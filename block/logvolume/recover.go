@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"torpor/block"
+	"torpor/block/logvolume/clean"
 	"torpor/block/logvolume/format"
 )
 
@@ -46,6 +47,7 @@ func (l *Log) recover() error {
 			st.next = l.reserveFor(format.Stream(stream))
 		}
 	}
+	l.policy = clean.For(l.totalSegments())
 	l.spaceBlocks = l.capacity()
 	l.mu.Unlock()
 	if err := l.drain(); err != nil {
@@ -194,7 +196,9 @@ func (l *Log) occupy(s *segment) error {
 func (l *Log) loadSegments(m *format.Manifest) error {
 	for _, record := range m.Segments {
 		s := &segment{id: record.ID, stream: record.Stream, state: open, shards: record.Shards, columns: int(record.Columns),
-			live: int(record.Live), written: record.Written}
+			live: int(record.Live)}
+		s.wrote(s.columns*l.geometry.DataShards, clean.Time(record.Written))
+		s.use.Sealed = clean.Time(record.SealedAt)
 		if record.Sealed {
 			s.state, s.sealed = sealed, m.Row-1
 		}
@@ -332,7 +336,7 @@ func (p *replay) place(f *foundRow) error {
 	f.columnsBefore = f.segment.columns
 	if st.open != f.segment {
 		if st.open != nil {
-			st.open.state, st.open.sealed = sealed, h.Number-1
+			st.open.state, st.open.sealed, st.open.use.Sealed = sealed, h.Number-1, l.now()
 		}
 		f.segment.state = open
 		st.open, st.next = f.segment, nil
@@ -422,7 +426,10 @@ func (p *replay) apply(f *foundRow) error {
 	}
 	l.cutSequence = max(l.cutSequence, h.Sequence)
 	l.lastSequence = max(l.lastSequence, h.Sequence)
-	f.segment.written = max(f.segment.written, h.Sequence)
+	f.segment.wrote(len(h.Sums), l.now())
+	if h.Stream == format.Hot {
+		l.counters.UserWritten += uint64(len(h.Sums))
+	}
 	return nil
 }
 

@@ -3,6 +3,7 @@ package logvolume
 import (
 	"fmt"
 
+	"torpor/block/logvolume/clean"
 	"torpor/block/logvolume/format"
 )
 
@@ -182,23 +183,26 @@ func (l *Log) useless(old format.Entry) {
 // reserveFor reserves a segment for a stream. The last free ones are for the
 // cleaner, and of those the last for the map, without which nothing is ever released.
 func (l *Log) reserveFor(stream format.Stream) *segment {
-	keep := map[format.Stream]int{format.Hot: reserveSegments, format.Cold: reserveSegments / 2, format.Meta: 0}[stream]
 	free := l.freeSegments()
-	if free <= l.lowMark() {
+	if free <= l.policy.Low {
 		l.wakeCleaner()
 	}
-	if free <= keep {
+	if stream == format.Hot && free <= l.policy.Reserve || stream != format.Meta && free <= metaReserve {
 		return nil
 	}
 	return l.reserve(stream)
 }
 
-// reserveSegments are kept free for cleaning and for the map.
-const reserveSegments = 4
+// metaReserve segments are kept free for the map.
+const metaReserve = 1
+
+// now is the time that the cleaner's policy knows: blocks that users wrote.
+func (l *Log) now() clean.Time { return clean.Time(l.counters.UserWritten) }
 
 func (l *Log) seal(s *segment) {
 	s.state = sealed
 	s.sealed = l.nextRow - 1
+	s.use.Sealed = l.now()
 }
 
 // stream is where rows of a kind go.

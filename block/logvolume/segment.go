@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"torpor/block"
+	"torpor/block/logvolume/clean"
 	"torpor/block/logvolume/format"
 )
 
@@ -16,10 +17,10 @@ type segment struct {
 	stream  format.Stream
 	state   segmentState
 	shards  []format.ShardRecord
-	columns int // filled by rows that were cut
-	live    int // blocks of data that the map points to
-	meta    int // leaves, manifest and index blocks of the newest checkpoint, and of one under way
-	written format.Sequence
+	columns int              // filled by rows that were cut
+	live    int              // blocks of data that the map points to
+	use     clean.Segment    // what the cleaner's policy knows; its Live is not kept up to date
+	meta    int              // leaves, manifest and index blocks of the newest checkpoint, and of one under way
 	sealed  format.RowNumber // the last row in it, once it is sealed
 	rows    []*row           // cut and not yet written, in order of columns
 	// cleaned is set when all that was useful was moved out, by rows up to
@@ -39,6 +40,13 @@ const (
 	open
 	sealed
 )
+
+// wrote counts blocks that were appended, and when users wrote them.
+func (s *segment) wrote(blocks int, at clean.Time) {
+	if blocks > 0 {
+		s.use.Append(int32(blocks), at)
+	}
+}
 
 // inFlight returns the page at a place of a row that is not on the disks yet.
 func (s *segment) inFlight(shard, column int) *page {

@@ -12,7 +12,7 @@ const fillPercent = 95
 // capacity is how many useful blocks the log takes: all segments but those that
 // are reserved or open, less a margin for headers and cleaning.
 func (l *Log) capacity() int {
-	segments := l.totalSegments() - reserveSegments - 2*format.StreamCount
+	segments := l.totalSegments() - l.policy.Low - 2*format.StreamCount
 	perSegment := l.geometry.SegmentBlocks() * (l.stripeBlocks() - 2) / l.stripeBlocks()
 	return max(0, segments*perSegment*fillPercent/100)
 }

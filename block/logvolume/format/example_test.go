@@ -155,7 +155,7 @@ func (x examples) manifest() *Manifest {
 	shards, next := 1+x.IntN(MaxShards), SegmentID(0)
 	for range x.IntN(50) {
 		s := SegmentRecord{ID: next + SegmentID(x.Uint32N(1<<uint(x.IntN(24)))), Stream: Stream(x.IntN(StreamCount)), Sealed: x.IntN(2) == 0,
-			Columns: x.Uint32N(maxColumns + 1), Written: Sequence(x.Uint64()), Shards: x.shards(shards)}
+			Columns: x.Uint32N(maxColumns + 1), Written: WriteTime(x.Uint64()), SealedAt: WriteTime(x.Uint64()), Shards: x.shards(shards)}
 		s.Live = x.Uint32N(s.Columns*MaxShards + 1)
 		m.Segments = append(m.Segments, s)
 		next = s.ID + 1
@@ -199,7 +199,7 @@ func (x examples) terabyte() *Manifest {
 	for i := range segments {
 		columns := uint32(4096)
 		m.Segments = append(m.Segments, SegmentRecord{ID: SegmentID(i), Sealed: true, Columns: columns, Live: x.Uint32N(columns * 4),
-			Written: Sequence(x.Uint64N(1 << 40)), Shards: x.shards(6)})
+			Written: WriteTime(x.Uint64N(1 << 40)), SealedAt: WriteTime(x.Uint64N(1 << 40)), Shards: x.shards(6)})
 		for s := range m.Segments[i].Shards {
 			m.Segments[i].Shards[s].Slot = x.Uint32N(20000)
 		}

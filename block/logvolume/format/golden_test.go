@@ -69,11 +69,12 @@ var goldenManifest = &Manifest{
 		{ID: 299, Parent: 2, SizeBlocks: 1 << 20, Volume: "home"},
 	},
 	Segments: []SegmentRecord{
-		{ID: 0, Stream: Cold, Sealed: true, Columns: 256, Live: 500, Written: 1 << 39, Shards: goldenShards},
+		{ID: 0, Stream: Cold, Sealed: true, Columns: 256, Live: 500, Written: 1 << 39, SealedAt: 1<<39 + 7, Shards: goldenShards},
 		{ID: 9, Stream: Meta, Columns: 24, Live: 1, Written: 1<<40 + 3, Shards: goldenShards},
 	},
 	Streams: [StreamCount]StreamRecord{
 		Hot:  {Segment: NoSegment, Next: NoSegment},
+		Warm: {Segment: NoSegment, Next: NoSegment},
 		Cold: {Segment: NoSegment, Next: 10, NextShards: goldenShards},
 		Meta: {Segment: 9, Column: 24, Next: 12, NextShards: goldenShards},
 	},

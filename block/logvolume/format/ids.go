@@ -53,6 +53,9 @@ type RowNumber uint64
 // Sequence numbers the changes of a log from 1, in the order in which they were acknowledged.
 type Sequence uint64
 
+// WriteTime is a time, counted in blocks that users wrote since the log was created.
+type WriteTime uint64
+
 // Epoch counts recoveries.
 type Epoch uint64
 
@@ -64,10 +67,11 @@ type Stream uint8
 
 // Streams.
 const (
-	Hot Stream = iota
-	Cold
-	Meta
-	StreamCount = 3
+	Hot         Stream = iota // written by users
+	Warm                      // moved once by the cleaner
+	Cold                      // moved more often
+	Meta                      // the map
+	StreamCount = 4
 )
 
-func (s Stream) String() string { return [...]string{"hot", "cold", "meta"}[s] }
+func (s Stream) String() string { return [...]string{"hot", "warm", "cold", "meta"}[s] }

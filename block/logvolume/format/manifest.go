@@ -35,10 +35,12 @@ type SegmentRecord struct {
 	ID      SegmentID
 	Stream  Stream
 	Sealed  bool
-	Columns uint32   // filled
-	Live    uint32   // blocks of data that the map points to
-	Written Sequence // number of the newest change in it, for its age
-	Shards  []ShardRecord
+	Columns uint32 // filled
+	Live    uint32 // blocks of data that the map points to
+	// Written is the mean of the times at which users wrote its blocks, SealedAt
+	// when it was sealed.
+	Written, SealedAt WriteTime
+	Shards            []ShardRecord
 }
 
 // StreamRecord is where a stream goes on. Segment is NoSegment before its first row.

@@ -27,7 +27,7 @@ const (
 // Least lengths, which bound what a decoder allocates.
 const (
 	minShardBytes   = 2  // disk, slot and stale
-	minSegmentBytes = 8  // ID, stream, columns, live, written, number of shards, a shard
+	minSegmentBytes = 9  // ID, stream, columns, live, written, sealed, number of shards, a shard
 	minLayerBytes   = 3  // flags, ID, merged into
 	minLeafBytes    = 6  // index, location, checksum
 	leafBytes       = 12 // as many take
@@ -125,6 +125,7 @@ func (s *SegmentRecord) append(b []byte, next SegmentID) []byte {
 	b = binary.AppendUvarint(b, uint64(s.Columns))
 	b = binary.AppendUvarint(b, uint64(s.Live))
 	b = binary.AppendUvarint(b, uint64(s.Written))
+	b = binary.AppendUvarint(b, uint64(s.SealedAt))
 	return appendShards(b, s.Shards)
 }
 
@@ -290,7 +291,8 @@ func (d *manifestDecoder) segment(next uint64) SegmentRecord {
 	s.Stream, s.Sealed = Stream(stream&^segmentSealed), stream&segmentSealed != 0
 	s.Columns = uint32(d.varint(math.MaxUint32))
 	s.Live = uint32(d.varint(math.MaxUint32))
-	s.Written = Sequence(d.varint(math.MaxUint64))
+	s.Written = WriteTime(d.varint(math.MaxUint64))
+	s.SealedAt = WriteTime(d.varint(math.MaxUint64))
 	s.Shards = d.someShards()
 	return s
 }
