@@ -275,6 +275,30 @@ func TestUnderWay(t *testing.T) {
 	want(t, r, 2, "a...", "ab..", "a.c.", "abc.")
 }
 
+// TestDuringFlush ends a write while a flush is under way, which does not cover it.
+func TestDuringFlush(t *testing.T) {
+	s := &slow{nil, make(chan struct{}, 1), make(chan struct{}, 8), make(chan struct{}, 8)}
+	s.flush <- struct{}{} // of the beginning
+	d := group(t, func(m block.Device) block.Device {
+		s.Device = m
+		return s
+	}, 1)[0]
+	<-s.begun
+	r := d.d.Recording()
+	var flush sync.WaitGroup
+	flush.Go(d.flush)
+	<-s.begun
+	s.write <- struct{}{}
+	d.write(0, "a", 0) // 1
+	<-s.begun
+	s.flush <- struct{}{} // 2
+	flush.Wait()
+	want(t, r, 2, "....", "a...")
+	s.flush <- struct{}{}
+	d.flush() // 3
+	want(t, r, 3, "a...")
+}
+
 // failing is a device that fails after it did half of it.
 type failing struct{ block.Device }
 
