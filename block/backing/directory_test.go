@@ -241,6 +241,7 @@ func TestSpecFile(t *testing.T) {
 		`{"version":2,"size_bytes":8192,"chunk_bytes":4096}`:           false,
 		`{"version":1,"size_bytes":8192,"chunk_bytes":0}`:              false,
 		`{"version":1,"size_bytes":8192,"chunk_bytes":4096,"other":1}`: false,
+		`{"version":1,"size_bytes":8192,"chunk_bytes":4096}{}`:         false,
 		`{"version":1,"size_bytes":8192`:                               false,
 		``:                                                             false,
 	} {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -16,7 +17,7 @@ import (
 )
 
 // DirectorySpec says what device a directory is. It is in the directory's file
-// device.json, which is written once.
+// device.json, which is written once; see docs/format/block-directory.md.
 type DirectorySpec struct {
 	SizeBytes  int64 `json:"size_bytes"`  // a multiple of 4096
 	ChunkBytes int64 `json:"chunk_bytes"` // a multiple of 4096; the last chunk may be shorter
@@ -143,6 +144,9 @@ func parseSpec(content []byte) (DirectorySpec, error) {
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&document); err != nil {
 		return DirectorySpec{}, err
+	}
+	if _, err := decoder.Token(); err != io.EOF {
+		return DirectorySpec{}, fmt.Errorf("more than one object: %w", syscall.EINVAL)
 	}
 	if document.Version != specVersion {
 		return DirectorySpec{}, fmt.Errorf("version %d, and this program knows %d: %w", document.Version, specVersion, block.ErrUnsupported)

@@ -55,7 +55,7 @@ func testFile(t *testing.T, dir string, o backing.Options) {
 		}
 		return open(t, paths[d])
 	}
-	devicetest.Run(t, fresh, devicetest.Options{Reopen: reopen, Steps: 200})
+	devicetest.Run(t, fresh, devicetest.Options{Reopen: reopen, Steps: 120})
 
 	d := fresh(t)
 	if err := d.WriteAt(make([]byte, 4096), 4096, 0); err != nil {
@@ -147,7 +147,7 @@ func TestBlockDevice(t *testing.T) {
 				}
 				return open(t)
 			}
-			devicetest.Run(t, open, devicetest.Options{Reopen: reopen, Steps: 200})
+			devicetest.Run(t, open, devicetest.Options{Reopen: reopen, Steps: 120})
 			readOnly, err := backing.OpenFile(path, backing.Options{ReadOnly: true, Direct: o.Direct})
 			if err != nil {
 				t.Fatal(err)
@@ -227,7 +227,7 @@ func testDirectory(t *testing.T, dir string, o backing.Options, chunkBytes int64
 		d.(*backing.Directory).Abandon()
 		return open(t, paths[d])
 	}
-	devicetest.Run(t, fresh, devicetest.Options{Reopen: reopen, Crash: crash, Steps: 200})
+	devicetest.Run(t, fresh, devicetest.Options{Reopen: reopen, Crash: crash, Steps: 120})
 
 	d := fresh(t)
 	if err := d.WriteAt(make([]byte, 8192), block.Offset(chunkBytes&^4095%(5<<20)), 0); err != nil {
