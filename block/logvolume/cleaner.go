@@ -95,7 +95,13 @@ func (l *Log) chooseVictim() (victim *segment, sealedLater bool) {
 		choice = append(choice, use)
 	}
 	l.choice = choice
-	i, ok := l.policy.Choose(choice, l.now(), l.now(), l.freeSegments())
+	free := l.freeSegments()
+	if free > metaReserve+1 {
+		// Writers that are faster than the cleaner keep the log at its reserve; that
+		// is no reason to take what is emptiest now.
+		free = l.policy.High
+	}
+	i, ok := l.policy.Choose(choice, l.now(), l.now(), free)
 	if !ok || int(choice[i].Live) > l.geometry.SegmentBlocks()*maxUsefulPercent/100 {
 		return nil, sealedLater
 	}

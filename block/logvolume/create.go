@@ -14,7 +14,7 @@ import (
 type Spec struct {
 	DataShards   int   // k; 1 if both are 0
 	ParityShards int   // m
-	ShardBytes   int64 // what a segment takes of each of its disks; default 16 MiB, less on small disks
+	ShardBytes   int64 // what a segment takes of each of its disks; default 1/1024 of the smallest, 256 KiB to 16 MiB
 	StripeBytes  int64 // the most data that is written at once; default 1 MiB
 	JournalBytes int64 // of each disk, rounded up; default 1/64 of the smallest, at most 64 MiB
 	// Force creates a log on disks that hold one already.
@@ -88,7 +88,7 @@ func plan(disks []Disk, spec Spec) (format.Geometry, []uint32, error) {
 		smallest = min(smallest, d.Device.Info().SizeBytes)
 	}
 	if g.ShardBytes == 0 {
-		g.ShardBytes = powerBelow(smallest/256, 256<<10, 16<<20)
+		g.ShardBytes = powerBelow(smallest/1024, 256<<10, 16<<20)
 	}
 	if g.StripeBytes == 0 {
 		g.StripeBytes = min(1<<20, g.ShardBytes/4*int64(g.DataShards))

@@ -47,7 +47,9 @@ func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
 		d.writeErrors.Add(1)
 		return fmt.Errorf("write disk %s: %w", d.name, err)
 	}
-	d.dirty.Store(true)
+	if flags&block.FUA == 0 {
+		d.dirty.Store(true)
+	}
 	for _, b := range p {
 		d.writtenBytes.Add(int64(len(b)))
 	}

@@ -50,7 +50,7 @@ func (l *Log) commit(goal format.Sequence) error {
 	case l.partSequence > l.durable:
 		return l.settle(l.cutSequence, r.header.Through)
 	}
-	return l.conclude(r.disks, r.header.Through)
+	return l.conclude(nil, r.header.Through)
 }
 
 // settle has all changes up to one cut, and all rows that were cut written and
@@ -70,13 +70,12 @@ func (l *Log) settle(through, goal format.Sequence) error {
 	return l.conclude(l.disks, goal)
 }
 
-// conclude syncs disks, says in the superblocks which are out, and then counts
-// changes up to goal as durable.
+// conclude syncs the disks, all or none, says in the superblocks which are out,
+// and then counts changes up to goal as durable.
 func (l *Log) conclude(disks []*disk, goal format.Sequence) error {
-	all := len(disks) == len(l.disks)
 	row, sequence := l.finishedRow, l.finishedSequence
 	l.mu.Unlock()
-	lost := l.syncDisks(disks)
+	l.syncDisks(disks)
 	err := l.tellSupers()
 	l.mu.Lock()
 	switch {
@@ -84,11 +83,8 @@ func (l *Log) conclude(disks []*disk, goal format.Sequence) error {
 		return err
 	case l.failed != nil:
 		return l.failed
-	case lost && !all:
-		// A copy of the journal record is lost.
-		return nil
 	}
-	if all {
+	if disks != nil {
 		l.durableRow, l.settledSequence = max(l.durableRow, row), max(l.settledSequence, sequence)
 		for _, d := range l.disks {
 			d.journal.release(l.settledSequence)

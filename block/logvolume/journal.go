@@ -1,6 +1,7 @@
 package logvolume
 
 import (
+	"torpor/block"
 	"torpor/block/logvolume/format"
 )
 
@@ -122,8 +123,9 @@ func (l *Log) placeRecord(r *record) bool {
 	return true
 }
 
-// writeRecord writes a record to its disks. It returns false if one of them
-// failed; that one is out then.
+// writeRecord writes a record to its disks, durably: one request each, and no
+// flush of what else these have. It returns false if one of them failed; that one
+// is out then.
 func (l *Log) writeRecord(r *record) bool {
 	header := l.buffers.get(r.header.HeaderBlocks() * format.BlockBytes)
 	defer l.buffers.put(header)
@@ -134,7 +136,7 @@ func (l *Log) writeRecord(r *record) bool {
 	}
 	results := make(chan error, len(r.disks))
 	for i, d := range r.disks {
-		go func() { results <- l.writeShard(d, blocks, format.HeadBytes+r.offs[i]) }()
+		go func() { results <- l.writeTo(d, blocks, format.HeadBytes+r.offs[i], block.FUA) }()
 	}
 	all := true
 	for range r.disks {

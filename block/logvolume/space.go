@@ -6,8 +6,8 @@ import (
 )
 
 // fillPercent is how much of the segments useful data may take: cleaning needs
-// the rest. At 95 % it moves some 10 blocks for each that is written.
-const fillPercent = 95
+// the rest. At 90 % it moves some 5 blocks for each that is written at random.
+const fillPercent = 93
 
 // capacity is how many useful blocks the log takes: all segments but those that
 // are reserved or open, less a margin for headers and cleaning.

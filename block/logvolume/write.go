@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"torpor/block"
 	"torpor/block/logvolume/format"
 )
 
@@ -102,7 +103,12 @@ func (l *Log) placesOf(s *segment) []format.ShardRecord {
 }
 
 func (l *Log) writeShard(d *disk, blocks [][]byte, off int64) error {
-	err := d.write(blocks, off, 0)
+	return l.writeTo(d, blocks, off, 0)
+}
+
+// writeTo writes to a disk, which is out if it fails.
+func (l *Log) writeTo(d *disk, blocks [][]byte, off int64, flags block.Flags) error {
+	err := d.write(blocks, off, flags)
 	if err != nil {
 		l.putOut(d, err)
 	}
