@@ -53,15 +53,22 @@ func greeted(t testing.TB, socket string, flags uint32) *client {
 	return c
 }
 
-// transmits is a client in the transmission phase.
+// transmits is a client in the transmission phase, which has asked for block
+// sizes.
 func transmits(t testing.TB, socket, name string, structured bool) *client {
+	t.Helper()
+	return transmitsAsking(t, socket, name, structured, infoBlockSize)
+}
+
+// transmitsAsking is a client that has asked for information of these kinds.
+func transmitsAsking(t testing.TB, socket, name string, structured bool, kinds ...uint16) *client {
 	t.Helper()
 	c := greeted(t, socket, 3)
 	if structured {
 		c.option(optionStructuredReply, nil)
 		c.option(optionSetMetaContexts, metaData(name, metaAllocation))
 	}
-	replies := c.option(optionGo, infoData(name, infoBlockSize))
+	replies := c.option(optionGo, infoData(name, kinds...))
 	if last := replies[len(replies)-1]; last.kind != replyAck {
 		t.Fatalf("GO: %#x %s", last.kind, last.data)
 	}

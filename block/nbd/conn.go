@@ -125,6 +125,9 @@ func (c *conn) begin(unsent []byte) error {
 	if !c.server.attach(c) {
 		return errUnknown
 	}
+	if !c.sized {
+		c.export.view.engage()
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopping {

@@ -146,6 +146,7 @@ func TestRemoveWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	c, idle, other := transmits(t, socket, "a", false), transmits(t, socket, "a", false), transmits(t, socket, "b", false)
+	other.readAt(0, 4096) // so it is in its export's account
 	cookie := c.send(commandWrite, 0, 0, 4096, make([]byte, 4096))
 	<-entered
 	removed := make(chan error)
@@ -188,11 +189,12 @@ func TestConnectionsAreCounted(t *testing.T) {
 	dial(t, socket).hungUp()
 	first.do(commandWrite, 0, 0, 8192, make([]byte, 8192))
 	first.readAt(0, 4096)
+	second.readAt(0, 4096) // so it is in its export's account
 	first.do(commandFlush, 0, 0, 0, nil)
 	first.do(commandTrim, 0, 0, 4096, nil)
 	got := s.Stats()
 	e := got.Exports["a"]
-	want := ExportStats{Connections: 2, Reads: 1, Writes: 1, Flushes: 1, Others: 1, ReadBytes: 4096, WrittenBytes: 8192}
+	want := ExportStats{Connections: 2, Reads: 2, Writes: 1, Flushes: 1, Others: 1, ReadBytes: 8192, WrittenBytes: 8192}
 	if e != want || got.Connections != 2 || got.Accepted != 2 || got.Refused != 1 {
 		t.Errorf("%+v, want %+v", got, want)
 	}

@@ -10,6 +10,9 @@
 //	listener -> connection: handshake -> transmission -> end
 //	transmission: reader -> device, or worker -> device -> outbox -> client
 //
+// Blocks. Clients are told the device's block size, and those that asked for it
+// are held to it. Others may send requests of single bytes (see view).
+//
 // Goroutines. A connection owns its own: one has the turn to read requests, and
 // handles quick ones itself; slow ones go to a bounded number of workers. When
 // the reader is held up by the device or the client, another goroutine takes

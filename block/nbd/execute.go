@@ -34,39 +34,47 @@ func (t *terms) execute(r *request) {
 
 // change does what is answered by success only.
 func (t *terms) change(r *request) error {
-	device := t.export.Device
+	view := t.export.view
+	switch r.command {
+	case commandFlush:
+		return view.device.Flush()
+	case commandCache:
+		return t.cache(r.span())
+	}
+	return view.change(func(d block.Device) error { return change(d, r) })
+}
+
+func change(d block.Device, r *request) error {
 	var flags block.Flags
 	if r.flags&flagFUA != 0 {
 		flags |= block.FUA
 	}
+	if r.flags&flagNoHole != 0 {
+		flags |= block.KeepAllocated
+	}
+	if r.flags&flagFastZero != 0 {
+		flags |= block.FastOnly
+	}
 	switch r.command {
 	case commandWrite:
-		return device.WriteAt(r.data(), block.Offset(r.offset), flags)
-	case commandFlush:
-		return device.Flush()
+		return d.WriteAt(r.data(), block.Offset(r.offset), flags)
 	case commandTrim:
-		return device.Discard(r.span(), flags)
+		return d.Discard(r.span(), flags)
 	case commandWriteZeroes:
-		if r.flags&flagNoHole != 0 {
-			flags |= block.KeepAllocated
-		}
-		if r.flags&flagFastZero != 0 {
-			flags |= block.FastOnly
-		}
-		return device.Zero(r.span(), flags)
-	case commandCache:
-		return t.cache(r.span())
+		return d.Zero(r.span(), flags)
 	}
 	return block.ErrUnsupported
 }
 
-// cache reads a range and drops it: what the device keeps of it is its matter.
+// cache reads a range, or its beginning if it is longer than a read may be, and
+// drops it: what the device keeps of it is its matter.
 func (t *terms) cache(span block.Range) error {
+	span.LenBytes = min(span.LenBytes, maxPayloadBytes)
 	b := newBuffer(cacheStepBytes)
 	defer b.release()
 	for span.LenBytes > 0 {
 		n := min(span.LenBytes, cacheStepBytes)
-		if err := t.export.Device.ReadAt(b.data(int(n)), span.Start); err != nil {
+		if err := t.export.view.of(span).ReadAt(b.data(int(n)), span.Start); err != nil {
 			return err
 		}
 		span = block.Range{Start: span.Start + block.Offset(n), LenBytes: span.LenBytes - n}
@@ -80,7 +88,7 @@ func (t *terms) read(r *request) error {
 			return err
 		}
 	}
-	if err := t.export.Device.ReadAt(r.data(), block.Offset(r.offset)); err != nil {
+	if err := t.export.view.of(r.span()).ReadAt(r.data(), block.Offset(r.offset)); err != nil {
 		return err
 	}
 	r.withData(t.structured)

@@ -36,6 +36,7 @@ type ExportStats struct {
 // export is an Export that clients may use.
 type export struct {
 	Export
+	view   *view
 	counts counts
 	conns  map[*conn]struct{} // guarded by the server's mutex
 }
@@ -49,7 +50,11 @@ func newExport(e Export) (*export, error) {
 	case info.BlockBytes < 1 || info.BlockBytes > 1<<16 || info.BlockBytes&(info.BlockBytes-1) != 0:
 		return nil, fmt.Errorf("add export %s: blocks of %d bytes: %w", e.Name, info.BlockBytes, errors.ErrUnsupported)
 	}
-	return &export{Export: e, conns: map[*conn]struct{}{}}, nil
+	v, err := newView(e.Device)
+	if err != nil {
+		return nil, fmt.Errorf("add export %s: %w", e.Name, err)
+	}
+	return &export{Export: e, view: v, conns: map[*conn]struct{}{}}, nil
 }
 
 // counts are what ExportStats is made of.

@@ -175,7 +175,7 @@ func (h *handshake) exportName(data []byte) error {
 	if e == nil {
 		return fmt.Errorf("%w: %q", errUnknown, data)
 	}
-	h.settle(e)
+	h.settle(e, false)
 	b := binary.BigEndian.AppendUint64(nil, uint64(h.terms.sizeBytes))
 	b = binary.BigEndian.AppendUint16(b, h.terms.flags)
 	if !h.noZeroes {
@@ -185,12 +185,16 @@ func (h *handshake) exportName(data []byte) error {
 	return nil
 }
 
-// settle completes the terms for an export.
-func (h *handshake) settle(e *export) {
+// settle completes the terms for an export. Clients that have not asked for
+// block sizes may use any.
+func (h *handshake) settle(e *export, sized bool) {
 	info := e.Device.Info()
 	h.terms.export = e
 	h.terms.sizeBytes = info.SizeBytes
-	h.terms.blockBytes = info.BlockBytes
+	h.terms.blockBytes, h.terms.sized = 1, sized
+	if sized {
+		h.terms.blockBytes = info.BlockBytes
+	}
 	h.terms.flags = flagsFor(e.ReadOnly || info.ReadOnly, h.terms.structured)
 	h.terms.meta = h.metaFor == e
 }
@@ -247,10 +251,9 @@ func (h *handshake) info(code uint32, data []byte) bool {
 		h.refuse(code, replyErrorUnknown, errUnknown)
 		return false
 	}
-	h.settle(e)
+	h.settle(e, q.kinds[infoBlockSize])
 	h.describe(code, e, q)
 	h.reply(code, replyAck)
-	h.terms.sized = q.kinds[infoBlockSize]
 	return code == optionGo
 }
 

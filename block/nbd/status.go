@@ -23,7 +23,7 @@ const (
 func (t *terms) blockStatus(r *request) error {
 	span := r.span()
 	span.LenBytes = min(span.LenBytes, maxStatusBytes)
-	extents, err := t.export.Device.Status(span)
+	extents, err := t.export.view.of(span).Status(span)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func within(extents []block.Extent, span block.Range) []block.Extent {
 // readSparse answers a read by chunks, without the bytes of large holes. It
 // does nothing and returns false if there are none.
 func (t *terms) readSparse(r *request) (done bool, err error) {
-	extents, err := t.export.Device.Status(r.span())
+	extents, err := t.export.view.of(r.span()).Status(r.span())
 	if err != nil {
 		return false, nil // reading tells
 	}
@@ -104,7 +104,7 @@ func (t *terms) readSparse(r *request) (done bool, err error) {
 		}
 		first := int64(c.Start) - int64(r.offset)
 		data := r.data()[first : first+c.LenBytes]
-		if err := t.export.Device.ReadAt(data, c.Start); err != nil {
+		if err := t.export.view.of(c.Range).ReadAt(data, c.Start); err != nil {
 			return false, err
 		}
 		heads = appendChunk(heads, flags, chunkOffsetData, r.cookie, 8+len(data))

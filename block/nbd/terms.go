@@ -11,7 +11,7 @@ type terms struct {
 	export     *export
 	flags      uint16 // transmission flags that the client was told
 	sizeBytes  int64  // that the client was told
-	blockBytes int    // that requests have to be multiples of
+	blockBytes int    // that requests have to be multiples of; 1 unless sized
 	structured bool
 	meta       bool // base:allocation was chosen for this export
 	sized      bool // the client asked for block sizes, so it heeds them

@@ -214,3 +214,35 @@ func TestErrors(t *testing.T) {
 		t.Errorf("simple read: %+v", r)
 	}
 }
+
+// TestBytesBesideBlocks has a client that knows nothing of blocks change single
+// bytes while another one changes the rest of the same blocks, in whole ones:
+// each block has the bytes of both or of the second.
+func TestBytesBesideBlocks(t *testing.T) {
+	d := newRAM(mib, 4096)
+	_, socket := serve(t, ServerSpec{}, Export{Name: "a", Device: d})
+	blocks := transmits(t, socket, "a", false)
+	blocks.do(commandWrite, 0, 0, 4096, make([]byte, 4096)) // before anybody needs bytes
+	single := transmitsAsking(t, socket, "a", false)
+	const rounds = 200
+	for i := range rounds {
+		at := uint64(i%16) * 4096
+		single.send(commandWrite, 0, at+100, 1, []byte{1})
+		blocks.send(commandWrite, 0, at, 4096, bytes.Repeat([]byte{byte(2 + i%200)}, 4096))
+		for _, c := range []*client{single, blocks} {
+			if r := c.receive(); r.err != 0 {
+				t.Fatalf("%+v", r)
+			}
+		}
+		got := single.readAt(at+99, 3)
+		if other := byte(2 + i%200); got[0] != other || got[2] != other || got[1] != other && got[1] != 1 {
+			t.Fatalf("round %d: %d", i, got)
+		}
+	}
+	if r := single.do(commandTrim, 0, 1, 8192, nil); r.err != 0 {
+		t.Errorf("unaligned trim: %+v", r)
+	}
+	if r := blocks.do(commandWrite, 0, 1, 1, []byte{1}); r.err != errnoInvalid {
+		t.Errorf("unaligned write of a client that knows blocks: %+v", r)
+	}
+}
