@@ -12,6 +12,7 @@ const cacheStepBytes = 256 << 10
 // execute has the device do what a request says, and puts the reply into it.
 func (t *terms) execute(r *request) {
 	if r.refused != 0 {
+		t.export.counts.refused.Add(1)
 		r.fail(r.refused, fmt.Sprintf("command %d, flags %#x, at %d+%d of %d", r.command, r.flags, r.offset, r.lenBytes, t.sizeBytes), t.structured)
 		return
 	}
@@ -41,10 +42,10 @@ func (t *terms) change(r *request) error {
 	case commandCache:
 		return t.cache(r.span())
 	}
-	return view.change(func(d block.Device) error { return change(d, r) })
+	return view.change(func(d block.Device) error { return t.changeOn(d, r) })
 }
 
-func change(d block.Device, r *request) error {
+func (t *terms) changeOn(d block.Device, r *request) error {
 	var flags block.Flags
 	if r.flags&flagFUA != 0 {
 		flags |= block.FUA
@@ -59,7 +60,7 @@ func change(d block.Device, r *request) error {
 	case commandWrite:
 		return d.WriteAt(r.data(), block.Offset(r.offset), flags)
 	case commandTrim:
-		return d.Discard(r.span(), flags)
+		return d.Discard(r.inside(t.blockBytes), flags)
 	case commandWriteZeroes:
 		return d.Zero(r.span(), flags)
 	}

@@ -31,6 +31,7 @@ type ExportStats struct {
 	Reads, Writes, Flushes, Others uint64 // requests that the device was asked
 	ReadBytes, WrittenBytes        uint64
 	Errors                         uint64 // of the device
+	Refused                        uint64 // requests that the device was not asked
 }
 
 // export is an Export that clients may use.
@@ -62,7 +63,7 @@ type counts struct {
 	underWay                       atomic.Int64
 	reads, writes, flushes, others atomic.Uint64
 	readBytes, writtenBytes        atomic.Uint64
-	errors                         atomic.Uint64
+	errors, refused                atomic.Uint64
 }
 
 func (c *counts) begin() { c.underWay.Add(1) }
@@ -91,6 +92,6 @@ func (c *counts) stats() ExportStats {
 		UnderWay: int(c.underWay.Load()),
 		Reads:    c.reads.Load(), Writes: c.writes.Load(), Flushes: c.flushes.Load(), Others: c.others.Load(),
 		ReadBytes: c.readBytes.Load(), WrittenBytes: c.writtenBytes.Load(),
-		Errors: c.errors.Load(),
+		Errors: c.errors.Load(), Refused: c.refused.Load(),
 	}
 }

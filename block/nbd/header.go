@@ -49,6 +49,15 @@ func (h header) span() block.Range {
 	return block.Range{Start: block.Offset(h.offset), LenBytes: int64(h.lenBytes)}
 }
 
+// inside is the part of the span that is whole blocks. Trims may be cut to that,
+// and have to be: QEMU sends parts of blocks although it knows better.
+func (h header) inside(blockBytes int) block.Range {
+	size := uint64(blockBytes)
+	start := (h.offset + size - 1) &^ (size - 1)
+	end := (h.offset + uint64(h.lenBytes)) &^ (size - 1)
+	return block.Range{Start: block.Offset(start), LenBytes: int64(max(end, start) - start)}
+}
+
 // payloadBytes is how many bytes follow the request.
 func (h header) payloadBytes() int64 {
 	if h.command == commandWrite {
@@ -117,7 +126,7 @@ func (h header) checkSpan(t *terms) errno {
 		return errnoNoSpace
 	case beyond:
 		return errnoInvalid
-	case (h.offset|uint64(h.lenBytes))&uint64(t.blockBytes-1) != 0:
+	case (h.offset|uint64(h.lenBytes))&uint64(t.blockBytes-1) != 0 && h.command != commandTrim:
 		return errnoInvalid
 	}
 	return 0

@@ -40,6 +40,8 @@ func TestRequests(t *testing.T) {
 			{"flush read-only", "r", commandFlush, 0, 0, 0, nil, 0},
 			{"flush a range", "a", commandFlush, 0, 0, 4096, nil, errnoInvalid},
 			{"trim", "a", commandTrim, flagFUA, 4096, 8192, nil, 0},
+			{"trim unaligned", "a", commandTrim, 0, 4096 + 512, 8192, nil, 0},
+			{"trim less than a block", "a", commandTrim, 0, 4096 + 512, 512, nil, 0},
 			{"trim beyond", "a", commandTrim, 0, mib, 4096, nil, errnoInvalid},
 			{"trim read-only", "r", commandTrim, 0, 4096, 8192, nil, errnoPerm},
 			{"zero", "a", commandWriteZeroes, flagFUA | flagNoHole, 4096, 8192, nil, 0},
@@ -100,6 +102,26 @@ func TestHostileRequests(t *testing.T) {
 	half.send(commandWrite, 0, 0, 4096, make([]byte, 1000))
 	half.conn.Close()
 	transmits(t, socket, "a", false).readAt(0, 4096)
+}
+
+// TestTrimsAreCut wants trims of parts of blocks to leave these alone.
+func TestTrimsAreCut(t *testing.T) {
+	d := newRAM(mib, 4096)
+	_, socket := serve(t, ServerSpec{}, Export{Name: "a", Device: d})
+	c := transmits(t, socket, "a", false)
+	for _, test := range []struct{ offset, lenBytes, from, to int }{
+		{4096, 8192, 4096, 12288}, {4095, 8194, 4096, 12288}, {4097, 8191, 8192, 12288}, {4096, 8191, 4096, 8192}, {4097, 4094, 0, 0}, {1, 8190, 4096, 4096},
+	} {
+		want := bytes.Repeat([]byte{9}, 16384)
+		c.do(commandWrite, 0, 0, 16384, want)
+		if r := c.do(commandTrim, 0, uint64(test.offset), uint32(test.lenBytes), nil); r.err != 0 {
+			t.Errorf("trim %d+%d: %+v", test.offset, test.lenBytes, r)
+		}
+		clear(want[test.from:test.to])
+		if got := c.readAt(0, 16384); !bytes.Equal(got, want) {
+			t.Errorf("trim %d+%d: wrong content", test.offset, test.lenBytes)
+		}
+	}
 }
 
 // chunks are the pieces of a structured read.
