@@ -156,6 +156,10 @@ func TestExecUnderLoad(t *testing.T) {
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { // unless it has ended in order
+		server.Process.Kill()
+		server.Wait()
+	})
 	answers := bufio.NewScanner(out)
 	serving := func() {
 		if !answers.Scan() || answers.Text() != "serving" {
@@ -177,7 +181,7 @@ func TestExecUnderLoad(t *testing.T) {
 	go client("fio", "--name=verify", "--ioengine=nbd", "--uri="+uri, "--rw=randwrite", "--bsrange=4k-256k", "--blockalign=4k",
 		"--iodepth=16", "--size=32m", "--rate=20m", "--verify=crc32c", "--verify_fatal=1")
 	go client("nbdcopy", "--synchronous", "--request-size=65536", uri, "null:")
-	replaced := 0
+	replaced, away := 0, time.Duration(0)
 	for left := 2; left > 0; {
 		select {
 		case failed := <-done:
@@ -186,17 +190,19 @@ func TestExecUnderLoad(t *testing.T) {
 				t.Error(strings.TrimSpace(failed))
 			}
 		case <-time.After(100 * time.Millisecond):
+			order := time.Now()
 			if _, err := orders.Write([]byte("\n")); err != nil {
 				t.Fatal(err)
 			}
 			serving()
 			replaced++
+			away += time.Since(order)
 		}
 	}
-	t.Logf("replaced %d times", replaced)
 	if replaced == 0 {
-		t.Error("the clients were done before the server was replaced")
+		t.Fatal("the clients were done before the server was replaced")
 	}
+	t.Logf("replaced %d times, away for %v each", replaced, away/time.Duration(replaced))
 	orders.Close()
 	if err := server.Wait(); err != nil {
 		t.Error(err)

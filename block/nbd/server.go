@@ -28,8 +28,8 @@ type ServerSpec struct {
 	RequireTLS bool
 	// HandshakeTimeout bounds the handshake as a whole. 0: 15 s.
 	HandshakeTimeout time.Duration
-	// MaxConnections is how many there may be at once; more are closed at once.
-	// 0: 256.
+	// MaxConnections is how many there may be; more are closed at once. Together
+	// they may hold as many times InFlightBytes. 0: 256.
 	MaxConnections int
 	// Workers is how many slow requests of one connection the devices are asked
 	// at once. 0: 32.
