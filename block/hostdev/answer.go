@@ -60,13 +60,12 @@ func (s *server) answerWrite(b *buffer, r request) error {
 }
 
 // allocate serves fallocate. The loop driver punches holes both to discard and
-// to write zeros, so what is punched must read as zeros.
+// to write zeros, so what is punched must read as zeros. Without Info.Discards
+// it is refused: the kernel does not discard then, and writes zeros.
 func (s *server) allocate(r block.Range, mode uint32) error {
 	switch {
 	case mode == punchHole && s.discards:
 		return s.dev.Discard(r, 0)
-	case mode == punchHole:
-		return s.dev.Zero(r, 0)
 	case mode == zeroRange:
 		return s.dev.Zero(r, block.KeepAllocated)
 	}

@@ -94,38 +94,15 @@ func (e *Export) attach(dev block.Device) error {
 	}
 	e.server = newServer(dev, conn, e.state)
 	e.server.start()
-	device, err := e.attachLoop(dev.Info())
+	// This opens a file of our own mount, which the readers answer.
+	device, err := loop.Attach(loop.Spec{
+		BackingPath: e.state.backingPath(), BlockBytes: block.BlockBytes, ReadOnly: e.state.ReadOnly, DirectIO: true,
+	})
 	if err != nil {
 		return errors.Join(err, e.unmount())
 	}
 	e.state.Loop = device.Path()
 	return nil
-}
-
-// attachLoop opens a file of our own mount, which the readers answer.
-func (e *Export) attachLoop(info block.Info) (loop.Device, error) {
-	d, err := loop.Attach(loop.Spec{
-		BackingPath: e.state.backingPath(), BlockBytes: block.BlockBytes, ReadOnly: e.state.ReadOnly, DirectIO: true,
-	})
-	if err != nil {
-		return 0, err
-	}
-	if err := tune(d, info); err != nil {
-		return 0, errors.Join(err, d.Detach(e.state.backingPath(), closeTime))
-	}
-	return d, nil
-}
-
-// tune sets what the loop driver does not know of the device.
-func tune(d loop.Device, info block.Info) error {
-	// A larger request would become two of FUSE.
-	err := d.SetQueue("max_sectors_kb", maxDataBytes/1024)
-	if !info.Discards && !info.ReadOnly {
-		// Zeros reach the device as holes too, and must be zeros; without a cheap
-		// Discard only they are let through.
-		err = errors.Join(err, d.SetQueue("discard_max_bytes", 0))
-	}
-	return err
 }
 
 // Path is the block device, "/dev/loop3".

@@ -14,8 +14,6 @@ import (
 	"torpor/kernel/loop"
 )
 
-func TestMain(m *testing.M) { kerneltest.Main(m) }
-
 // run runs a program and returns what it printed.
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()

@@ -12,11 +12,9 @@ import (
 
 // fileSystem is one that people put on volumes, and how to check it.
 type fileSystem struct {
-	name, checker string
-	make, check   []string // the device follows
-	grow          []string // the mount point follows
-	mountOptions  string
-	sizeBytes     int64
+	name        string
+	make, check []string // the device follows
+	sizeBytes   int64
 }
 
 var fileSystems = []fileSystem{

@@ -106,7 +106,7 @@ func (m *memory) Status(r block.Range) ([]block.Extent, error) {
 
 func (m *memory) Close() error { return nil }
 
-func (m *memory) grow(sizeBytes int64) {
+func (m *memory) resize(sizeBytes int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	bytes, used := make([]byte, sizeBytes), make([]bool, sizeBytes/block.BlockBytes)
@@ -149,7 +149,10 @@ func attach(t *testing.T, dev block.Device, spec Spec) *Export {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if e.ended != nil {
+		if e.ended != nil { // what a failed test leaves
+			if err := Clean(spec.MountDir); err != nil {
+				t.Error(err)
+			}
 			return
 		}
 		if err := e.Detach(); err != nil {

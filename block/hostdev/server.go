@@ -129,17 +129,31 @@ func (s *server) left() {
 }
 
 // stop makes all readers answer what they have read, and end. Other requests
-// stay with the kernel.
+// stay with the kernel. After an error the server goes on.
 func (s *server) stop() error {
 	s.mu.Lock()
 	s.stopping = true
 	readers := s.readers
 	s.mu.Unlock()
 	for range readers { // each reads at most one more request
-		if err := s.conn.Wake(fuse.FUSE_ROOT_ID); err != nil {
+		if err := s.conn.Wake(fileNode); err != nil && s.goOn() {
 			return err
 		}
 	}
 	<-s.done
 	return nil
+}
+
+// goOn takes stop back, unless all readers have ended.
+func (s *server) goOn() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.readers == 0 {
+		return false
+	}
+	s.stopping = false
+	for s.waiting < minReaders {
+		s.addReader()
+	}
+	return true
 }

@@ -17,8 +17,8 @@ const (
 )
 
 // Wake makes one reader return from Read, with a request that needs no answer
-// (FUSE_NOTIFY_REPLY): it asks the kernel for 0 bytes of its cache of a node
-// that is in use. If nobody reads, the request waits for the next one who does.
+// (FUSE_NOTIFY_REPLY): it asks the kernel for 0 bytes of its cache of a node,
+// a file that is in use (unix.ENOENT). If nobody reads, the request waits for the next one who does.
 func (c *Connection) Wake(node uint64) error {
 	body := binary.LittleEndian.AppendUint64(nil, 0) // notify_unique
 	body = binary.LittleEndian.AppendUint64(body, node)

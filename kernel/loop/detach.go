@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"torpor/host"
 )
 
 // Detach frees the device if its backing file is still that of the given path,
@@ -82,35 +80,4 @@ func (d Device) busy(also error) error {
 		users = []string{"somebody unknown"}
 	}
 	return errors.Join(fmt.Errorf("detach %s: in use by %s: %w", d, strings.Join(users, ", "), unix.EBUSY), also)
-}
-
-// Remove takes a free device away, so that it is made anew when needed.
-// Errors: unix.EBUSY.
-func (d Device) Remove() error {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("remove %s: %w", d, err)
-	}
-	defer control.Close()
-	if err := unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_REMOVE, int(d)); err != nil {
-		return fmt.Errorf("remove %s: %w", d, err)
-	}
-	return nil
-}
-
-// Add makes the device of this number. Errors: host.ErrExists.
-func Add(d Device) error {
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return fmt.Errorf("add %s: %w", d, err)
-	}
-	defer control.Close()
-	err = unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_ADD, int(d))
-	if errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add %s: %w", d, host.ErrExists)
-	}
-	if err != nil {
-		return fmt.Errorf("add %s: %w", d, err)
-	}
-	return nil
 }

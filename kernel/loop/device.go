@@ -79,15 +79,6 @@ func (d Device) backing() (string, error) {
 	return path, nil
 }
 
-// SetQueue sets an attribute of the device's queue, such as "max_sectors_kb".
-func (d Device) SetQueue(name string, value int) error {
-	err := os.WriteFile(d.sys("queue/"+name), []byte(strconv.Itoa(value)), 0)
-	if err != nil {
-		return fmt.Errorf("set queue of %s: %w", d, err)
-	}
-	return nil
-}
-
 func (d Device) attribute(name string) (string, error) {
 	text, err := os.ReadFile(d.sys(name))
 	return strings.TrimSuffix(string(text), "\n"), err
@@ -127,4 +118,20 @@ func (d Device) Refresh() error {
 		return fmt.Errorf("refresh size of %s: %w", d, err)
 	}
 	return nil
+}
+
+// BackingDevice is the number of the file system that holds the backing file,
+// as in mountinfo ("0:42"). The file system is asked: unix.ENOTCONN of FUSE
+// whose server is gone.
+func (d Device) BackingDevice() (string, error) {
+	f, err := os.OpenFile(d.Path(), os.O_RDONLY, 0)
+	if err != nil {
+		return "", fmt.Errorf("look up backing device of %s: %w", d, err)
+	}
+	defer f.Close()
+	status, err := unix.IoctlLoopGetStatus64(int(f.Fd()))
+	if err != nil {
+		return "", fmt.Errorf("look up backing device of %s: %w", d, err)
+	}
+	return fmt.Sprintf("%d:%d", unix.Major(status.Device), unix.Minor(status.Device)), nil
 }

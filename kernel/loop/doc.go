@@ -6,5 +6,8 @@
 // Numbers are used again by whoever asks first, so whoever keeps a Device
 // compares its backing file with what it was.
 //
+// Limits of a device's queue in /sys stay with its number when it is detached,
+// and a limit of 0 bytes to discards can not be taken back: nothing is set there.
+//
 // All of this needs root. Least kernel: 5.8 (LOOP_CONFIGURE).
 package loop

@@ -70,7 +70,7 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// TestAttachRefusesCopies: a file system without direct I/O.
+// TestAttachRefusesBufferedIO: /proc has no direct I/O.
 func TestAttachRefusesBufferedIO(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.File("/proc/config.gz"))
 	_, err := Attach(Spec{BackingPath: "/proc/config.gz", BlockBytes: 4096, DirectIO: true, ReadOnly: true})
@@ -89,19 +89,6 @@ func TestRefresh(t *testing.T) {
 	}
 	if info, err := d.Info(); err != nil || info.SizeBytes != 2*backingBytes {
 		t.Errorf("got %+v, %v", info, err)
-	}
-}
-
-func TestSetQueue(t *testing.T) {
-	d, _ := attachFile(t, Spec{BlockBytes: 4096})
-	if err := d.SetQueue("max_sectors_kb", 512); err != nil {
-		t.Fatal(err)
-	}
-	if text, err := d.attribute("queue/max_sectors_kb"); err != nil || text != "512" {
-		t.Errorf("got %q, %v", text, err)
-	}
-	if err := d.SetQueue("no_such", 1); err == nil {
-		t.Error("set an attribute that there is not")
 	}
 }
 
