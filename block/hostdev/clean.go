@@ -51,7 +51,7 @@ func clean(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := unmountIdle(dir); err != nil {
+	if err := untilIdle(func() error { return mount.Unmount(dir) }); err != nil {
 		if err := mount.Detach(dir); err != nil {
 			return err
 		}
@@ -65,7 +65,10 @@ func Abort(mountDir string) error {
 	if _, err := find(mountDir); err != nil {
 		return fmt.Errorf("abort export: %w", err)
 	}
-	return fusedev.Abort(mountDir)
+	if err := fusedev.Abort(mountDir); err != nil && !errors.Is(err, syscall.EBUSY) {
+		return err
+	}
+	return nil
 }
 
 // find returns the file system of an export. Errors: host.ErrNotFound if

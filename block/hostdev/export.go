@@ -157,23 +157,25 @@ func (e *Export) Detach() error {
 	return nil
 }
 
-// unmount ends the file system and waits for the readers. The kernel drops the
-// loop device's file a little later than the device.
+// unmount ends the file system and waits for the readers. The connection is
+// aborted: other mount namespaces may have copies of the mount, and nobody asks
+// any more. The kernel drops the loop device's file a little later than the
+// device.
 func (e *Export) unmount() error {
 	dir := e.state.MountDir
-	err := unmountIdle(dir)
+	err := untilIdle(func() error { return fusedev.Abort(dir) })
 	if err != nil {
-		err = errors.Join(err, fusedev.Abort(dir), mount.Detach(dir))
+		err = errors.Join(err, mount.Detach(dir))
 	}
 	<-e.server.done
 	return errors.Join(err, e.server.conn.Close(), removeDir(dir))
 }
 
-// unmountIdle retries while the file system is busy.
-func unmountIdle(dir string) error {
+// untilIdle retries while a file system is busy.
+func untilIdle(unmount func() error) error {
 	deadline := time.Now().Add(unmountTime)
 	for pause := time.Millisecond; ; pause = min(2*pause, 50*time.Millisecond) {
-		err := mount.Unmount(dir)
+		err := unmount()
 		if !errors.Is(err, syscall.EBUSY) || time.Now().After(deadline) {
 			return err
 		}

@@ -69,3 +69,26 @@ func TestAttach(t *testing.T) {
 		t.Error("detached twice")
 	}
 }
+
+// TestDetachWithCopies: a mount namespace that was made meanwhile has a copy of
+// the mount, which does not keep anything alive.
+func TestDetachWithCopies(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root, kerneltest.MntNS)
+	e := attach(t, newMemory(1<<20), Spec{})
+	cmd := exec.Command("cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // private
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Detach(); err != nil {
+		t.Error(err)
+	}
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}

@@ -2,12 +2,14 @@ package hostdev
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"torpor/host"
 	"torpor/internal/kerneltest"
 )
 
@@ -148,5 +150,41 @@ func TestKill(t *testing.T) {
 	}
 	if err := again.Detach(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestResumeRefuses a descriptor of another export, and states that do not fit.
+func TestResumeRefuses(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	dev := newMemory(1 << 20)
+	a, b := attach(t, dev, Spec{}), attach(t, dev, Spec{})
+	stateA, fileA, errA := a.Suspend()
+	stateB, fileB, errB := b.Suspend()
+	if err := errors.Join(errA, errB); err != nil {
+		t.Fatal(err)
+	}
+	wrong := map[string]func(s *State){
+		"version": func(s *State) { s.Version++ },
+		"loop":    func(s *State) { s.Loop = "/dev/null" },
+		"dir":     func(s *State) { s.MountDir += "x" },
+	}
+	for name, change := range wrong {
+		state := stateA
+		change(&state)
+		if _, err := Resume(dev, state, fileA); err == nil {
+			t.Errorf("resumed with a wrong %s", name)
+		}
+	}
+	if _, err := Resume(dev, stateA, fileB); !errors.Is(err, host.ErrInvalid) {
+		t.Errorf("resumed by the descriptor of another: %v", err)
+	}
+	for state, file := range map[State]*os.File{stateA: fileA, stateB: fileB} {
+		e, err := Resume(dev, state, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Detach(); err != nil {
+			t.Error(err)
+		}
 	}
 }

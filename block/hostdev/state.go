@@ -75,10 +75,8 @@ func Resume(dev block.Device, state State, file *os.File) (*Export, error) {
 		return nil, fmt.Errorf("resume %s: %w", state.Name, err)
 	}
 	conn := fusedev.Adopt(file)
-	if !state.Suspended {
-		if err := conn.Resend(); err != nil {
-			return nil, fmt.Errorf("resume %s: %w", state.Name, err)
-		}
+	if err := state.connect(conn); err != nil {
+		return nil, fmt.Errorf("resume %s: %w", state.Name, err)
 	}
 	state.Suspended = false
 	e := &Export{state: state, server: newServer(dev, conn, state)}
@@ -102,4 +100,18 @@ func (s State) check(info block.Info) error {
 		err = fmt.Errorf("%s is attached to %s: %w", d, found.BackingPath, host.ErrNotFound)
 	}
 	return err
+}
+
+// connect sees that the descriptor is this export's, as far as can be told, and
+// that no request is lost.
+func (s State) connect(conn *fusedev.Connection) error {
+	if m, err := find(s.MountDir); err == nil { // else somebody has unmounted it, and it is still in use
+		if err := conn.Check(m); err != nil {
+			return err
+		}
+	}
+	if s.Suspended {
+		return nil
+	}
+	return conn.Resend()
 }

@@ -1,7 +1,6 @@
 package fusedev
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -14,13 +13,13 @@ import (
 )
 
 // Abort ends the connection of the file system that is mounted at dir: all its
-// requests fail, now and later (ENOTCONN), and readers get io.EOF. It is for
-// when nobody answers any more, and does not wait for anybody. If nobody uses
-// the file system, it is unmounted too.
+// requests fail, now and later (ENOTCONN), and readers get io.EOF, though the
+// file system may be mounted in other namespaces too. It is for when nobody
+// answers any more, or nobody asks, and does not wait. Here it is unmounted
+// too, unless it is in use: unix.EBUSY.
 func Abort(dir string) error {
-	// A forced unmount aborts first, so being busy afterwards is no error.
-	err := unix.Unmount(dir, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW)
-	if err != nil && !errors.Is(err, unix.EBUSY) {
+	// A forced unmount aborts first, whatever comes of it.
+	if err := unix.Unmount(dir, unix.MNT_FORCE|unix.UMOUNT_NOFOLLOW); err != nil {
 		return fmt.Errorf("abort FUSE file system %s: %w", dir, err)
 	}
 	return nil

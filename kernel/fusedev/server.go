@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"torpor/host"
 )
 
 // Servers names the processes that have the file system's connection open, for
@@ -20,14 +22,10 @@ func (m Mounted) Servers() (names []string, sure bool) {
 			continue
 		}
 		process := filepath.Dir(filepath.Dir(link))
-		text, err := os.ReadFile(filepath.Join(process, "fdinfo", filepath.Base(link)))
-		if err != nil {
-			continue // gone
-		}
-		_, number, found := strings.Cut(string(text), "fuse_connection:")
-		number, _, _ = strings.Cut(strings.TrimSpace(number), "\n")
+		number, err := connection(filepath.Join(process, "fdinfo", filepath.Base(link)))
 		switch {
-		case !found:
+		case err != nil: // gone
+		case number == "":
 			sure = false
 		case number == minor:
 			name, _ := os.ReadFile(process + "/comm")
@@ -35,4 +33,28 @@ func (m Mounted) Servers() (names []string, sure bool) {
 		}
 	}
 	return slices.Compact(names), sure
+}
+
+// connection reads the number of a connection, or "", from fdinfo.
+func connection(path string) (string, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	_, number, _ := strings.Cut(string(text), "fuse_connection:")
+	number, _, _ = strings.Cut(strings.TrimSpace(number), "\n")
+	return number, nil
+}
+
+// Check returns an error if the connection is known to be another file
+// system's. Kernels before 6.17 do not tell.
+func (c *Connection) Check(m Mounted) error {
+	number, err := connection(fmt.Sprintf("/proc/self/fdinfo/%d", c.fd))
+	if err != nil {
+		return fmt.Errorf("look up FUSE connection: %w", err)
+	}
+	if _, minor, _ := strings.Cut(m.Device, ":"); number != "" && number != minor {
+		return fmt.Errorf("descriptor is that of FUSE connection %s, not of %s at %s: %w", number, minor, m.Dir, host.ErrInvalid)
+	}
+	return nil
 }
