@@ -1,6 +1,7 @@
 package hostdev
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -35,7 +36,7 @@ func page(t *testing.T) []byte {
 
 func TestErrorsReachTheUser(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
-	dev := newMemory(16 << 20)
+	dev := newDevice(t, 16<<20)
 	e := attach(t, dev, Spec{})
 	f, p := open(t, e, os.O_RDWR), page(t)
 	for _, errno := range []syscall.Errno{syscall.EIO, syscall.ENOSPC} {
@@ -68,7 +69,7 @@ func TestNoSpaceReachesFileSystems(t *testing.T) {
 	for _, fs := range fileSystems {
 		t.Run(fs.name, func(t *testing.T) {
 			fs.need(t)
-			dev := newMemory(fs.sizeBytes)
+			dev := newDevice(t, fs.sizeBytes)
 			e := attach(t, dev, Spec{})
 			fs.format(t, e.Path())
 			dir := fs.mount(t, e.Path())
@@ -97,8 +98,10 @@ func TestNoSpaceReachesFileSystems(t *testing.T) {
 
 func TestReadOnly(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
-	dev := newMemory(16 << 20)
-	copy(dev.bytes, "content")
+	dev := newDevice(t, 16<<20)
+	if err := dev.WriteAt(append([]byte("content"), make([]byte, block.BlockBytes-7)...), 0, 0); err != nil {
+		t.Fatal(err)
+	}
 	e := attach(t, dev, Spec{ReadOnly: true})
 	f, p := open(t, e, os.O_RDONLY), page(t)
 	if _, err := f.ReadAt(p, 0); err != nil || string(p[:7]) != "content" {
@@ -110,7 +113,7 @@ func TestReadOnly(t *testing.T) {
 		}
 		f.Close()
 	}
-	if dev.writes.Load() != 0 {
+	if dev.writes.Load() != 1 {
 		t.Error("a write reached the device")
 	}
 }
@@ -120,21 +123,17 @@ func TestZeros(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.Program("blkdiscard"))
 	for name, discardless := range map[string]bool{"discards": false, "discardless": true} {
 		t.Run(name, func(t *testing.T) {
-			dev := newMemory(16 << 20)
+			dev := newDevice(t, 16<<20)
 			dev.discardless = discardless
-			for i := range dev.bytes {
-				dev.bytes[i] = 1
+			if err := dev.WriteAt(bytes.Repeat([]byte{1}, 16384), 0, 0); err != nil {
+				t.Fatal(err)
 			}
 			e := attach(t, dev, Spec{})
 			run(t, "blkdiscard", "-z", "-o", "4096", "-l", "8192", e.Path())
-			for i := range 16384 {
-				want := byte(1)
-				if i >= 4096 && i < 12288 {
-					want = 0
-				}
-				if dev.bytes[i] != want {
-					t.Fatalf("byte %d is %d", i, dev.bytes[i])
-				}
+			want := bytes.Repeat([]byte{1}, 16384)
+			clear(want[4096:12288])
+			if got := dev.content(t, 0, 16384); !bytes.Equal(got, want) {
+				t.Errorf("after zeros: blocks begin with %d %d %d %d", got[0], got[4096], got[8192], got[12288])
 			}
 			f, err := os.OpenFile(e.Path(), os.O_RDWR, 0)
 			if err != nil {
@@ -148,12 +147,8 @@ func TestZeros(t *testing.T) {
 			if got := dev.discards.Load() > discards; got == discardless {
 				t.Errorf("device was asked to discard: %v", got)
 			}
-			want := byte(0)
-			if discardless {
-				want = 1
-			}
-			if got := dev.bytes[0]; got != want {
-				t.Errorf("after a discard: got %d, want %d", got, want)
+			if got := dev.content(t, 0, 4096)[0] == 1; got != discardless {
+				t.Errorf("content is still there after a discard: %v", got)
 			}
 		})
 	}
@@ -164,11 +159,11 @@ func TestResize(t *testing.T) {
 	btrfs := fileSystems[2]
 	btrfs.need(t)
 	const small, large = 128 << 20, 256 << 20
-	dev := newMemory(small)
+	dev := newDevice(t, small)
 	e := attach(t, dev, Spec{})
 	btrfs.format(t, e.Path())
 	dir := btrfs.mount(t, e.Path())
-	dev.resize(large + 512) // rounded down
+	dev.sizeBytes.Store(large + 512) // rounded down
 	wantSize(t, e, small)
 	if err := e.Resize(); err != nil {
 		t.Fatal(err)
@@ -180,7 +175,7 @@ func TestResize(t *testing.T) {
 	}
 	run(t, "umount", dir)
 	btrfs.verify(t, e.Path())
-	dev.resize(small)
+	dev.sizeBytes.Store(small)
 	if err := e.Resize(); err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +196,7 @@ func wantSize(t *testing.T, e *Export, sizeBytes int64) {
 func TestDetachMounted(t *testing.T) {
 	fs := fileSystems[0]
 	fs.need(t)
-	e := attach(t, newMemory(32<<20), Spec{})
+	e := attach(t, newDevice(t, 32<<20), Spec{})
 	fs.format(t, e.Path())
 	dir := fs.mount(t, e.Path())
 	err := e.Detach()
@@ -215,7 +210,7 @@ func TestDetachMounted(t *testing.T) {
 
 func TestAttachRefuses(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
-	dev := newMemory(1 << 20)
+	dev := newDevice(t, 1<<20)
 	dir := t.TempDir()
 	for _, spec := range []Spec{
 		{Name: "", MountDir: dir}, {Name: "a/b", MountDir: dir}, {Name: "a", MountDir: "mount"}, {Name: "a", MountDir: dir + "/"},

@@ -128,7 +128,7 @@ func TestCleanOthers(t *testing.T) {
 func TestAbort(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
 	dir := t.TempDir() + "/mount"
-	e := attach(t, newMemory(16<<20), Spec{MountDir: dir})
+	e := attach(t, newDevice(t, 16<<20), Spec{MountDir: dir})
 	_, file, err := e.Suspend()
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func TestAbort(t *testing.T) {
 func TestAbortServed(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
 	dir := t.TempDir() + "/mount"
-	e := attach(t, newMemory(16<<20), Spec{MountDir: dir})
+	e := attach(t, newDevice(t, 16<<20), Spec{MountDir: dir})
 	if err := Abort(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ func run(t *testing.T, name string, args ...string) string {
 
 func TestAttach(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
-	dev := newMemory(64 << 20)
+	dev := newDevice(t, 64<<20)
 	dir := t.TempDir() + "/mount"
 	e := attach(t, dev, Spec{MountDir: dir})
 	d, err := loop.Parse(e.Path())
@@ -47,20 +47,22 @@ func TestAttach(t *testing.T) {
 	if _, err := f.WriteAt(content, 8<<20); err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(dev.bytes[8<<20:11<<20], content) {
+	if !bytes.Equal(dev.content(t, 8<<20, 3<<20), content) {
 		t.Error("what was written is not on the device")
 	}
 	if dev.flushes.Load() == 0 {
 		t.Error("a synchronous write did not flush")
 	}
 	f.Close()
+	run(t, "dd", "if="+e.Path(), "of=/dev/null", "bs=1M", "iflag=direct")
+	if n := dev.misaligned.Load(); n != 0 {
+		t.Errorf("%d buffers were not aligned", n)
+	}
 	if err := e.Detach(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := d.Info(); err == nil {
-		if again, _ := d.Info(); again == info {
-			t.Error("still attached")
-		}
+	if again, err := d.Info(); err == nil && again == info {
+		t.Error("still attached")
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("mount directory is still there: %v", err)
@@ -74,7 +76,7 @@ func TestAttach(t *testing.T) {
 // the mount, which does not keep anything alive.
 func TestDetachWithCopies(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.MntNS)
-	e := attach(t, newMemory(1<<20), Spec{})
+	e := attach(t, newDevice(t, 1<<20), Spec{})
 	cmd := exec.Command("cat")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS} // private
 	in, err := cmd.StdinPipe()

@@ -57,7 +57,7 @@ func TestFileSystems(t *testing.T) {
 	for _, f := range fileSystems {
 		t.Run(f.name, func(t *testing.T) {
 			f.need(t)
-			dev := newMemory(f.sizeBytes)
+			dev := newDevice(t, f.sizeBytes)
 			e := attach(t, dev, Spec{})
 			f.format(t, e.Path())
 			source := sourceTree(t)
@@ -66,12 +66,12 @@ func TestFileSystems(t *testing.T) {
 			run(t, "umount", dir)
 			dir = f.mount(t, e.Path())
 			run(t, "diff", "-r", "--no-dereference", source, dir+"/tree")
-			used := dev.usedBytes()
+			used := dev.usedBytes(t)
 			run(t, "rm", "-r", dir+"/tree")
 			run(t, "umount", dir) // xfs removes in the background
 			dir = f.mount(t, e.Path())
 			run(t, "fstrim", dir)
-			if left := dev.usedBytes(); left >= used/2 {
+			if left := dev.usedBytes(t); left >= used/2 {
 				t.Errorf("fstrim left %d of %d bytes", left, used)
 			}
 			run(t, "umount", dir)

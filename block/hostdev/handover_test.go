@@ -76,7 +76,7 @@ func newBackingFile(t *testing.T) string {
 // TestSuspendAndResume in one process.
 func TestSuspendAndResume(t *testing.T) {
 	requireLoad(t)
-	dev := newMemory(loadBytes)
+	dev := newDevice(t, loadBytes)
 	e := attach(t, dev, Spec{})
 	defer func() {
 		if err := e.Detach(); err != nil {
@@ -156,7 +156,7 @@ func TestKill(t *testing.T) {
 // TestResumeRefuses a descriptor of another export, and states that do not fit.
 func TestResumeRefuses(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
-	dev := newMemory(1 << 20)
+	dev := newDevice(t, 1<<20)
 	a, b := attach(t, dev, Spec{}), attach(t, dev, Spec{})
 	stateA, fileA, errA := a.Suspend()
 	stateB, fileB, errB := b.Suspend()

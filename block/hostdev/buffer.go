@@ -2,7 +2,6 @@ package hostdev
 
 import (
 	"sync"
-	"unsafe"
 
 	"torpor/block"
 )
@@ -26,12 +25,7 @@ const (
 	answerBytes = block.BlockBytes
 )
 
-var buffers = sync.Pool{New: func() any {
-	const lenBytes = answerAt + answerBytes
-	b := make([]byte, lenBytes+block.BlockBytes)
-	off := -uintptr(unsafe.Pointer(&b[0])) & (block.BlockBytes - 1)
-	return &buffer{bytes: b[off : off+lenBytes : off+lenBytes]}
-}}
+var buffers = sync.Pool{New: func() any { return &buffer{bytes: block.AlignedBuffer(answerAt + answerBytes)} }}
 
 func takeBuffer() *buffer { return buffers.Get().(*buffer) }
 
