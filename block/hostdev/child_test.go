@@ -37,6 +37,7 @@ type order struct {
 	Path  string
 	Spec  Spec
 	State *State
+	Stall bool // say "stalled" and wait for ever when something is written
 }
 
 // child serves until it is told "suspend" (it ends, with its state), "exec" (it
@@ -50,6 +51,7 @@ func child(text string) error {
 	if err != nil {
 		return err
 	}
+	dev.stall = o.Stall
 	e, err := o.start(dev)
 	if err != nil {
 		return err
@@ -148,12 +150,18 @@ func serve(t *testing.T, o order, file *os.File) *serving {
 // started waits for a child that was started, or has executed another program.
 func (s *serving) started() {
 	s.t.Helper()
+	s.device = strings.TrimSpace(s.hear("serving "))
+}
+
+// hear waits for a line that begins with some words, and returns the rest.
+func (s *serving) hear(words string) string {
+	s.t.Helper()
 	line, _ := s.out.ReadString('\n')
-	device, ok := strings.CutPrefix(line, "serving ")
+	rest, ok := strings.CutPrefix(line, words)
 	if !ok {
-		s.t.Fatalf("child says %q", line)
+		s.t.Fatalf("child says %q, not %q", line, words)
 	}
-	s.device = strings.TrimSpace(device)
+	return rest
 }
 
 func (s *serving) tell(what string) {
@@ -184,11 +192,14 @@ func (s *serving) kill() {
 
 // fileDevice is a device in a file: what it acknowledged is still there when
 // its process is killed.
-type fileDevice struct{ file *os.File }
+type fileDevice struct {
+	file  *os.File
+	stall bool
+}
 
 func openFileDevice(path string) (fileDevice, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	return fileDevice{f}, err
+	return fileDevice{file: f}, err
 }
 
 func (d fileDevice) Info() block.Info {
@@ -205,6 +216,10 @@ func (d fileDevice) ReadAt(p []byte, off block.Offset) error {
 }
 
 func (d fileDevice) WriteAt(p []byte, off block.Offset, _ block.Flags) error {
+	if d.stall {
+		fmt.Println("stalled")
+		select {}
+	}
 	_, err := d.file.WriteAt(p, int64(off))
 	return err
 }
