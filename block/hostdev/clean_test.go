@@ -166,6 +166,9 @@ func TestAbortServed(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-e.Done()
+	if _, _, err := e.Suspend(); !errors.Is(err, errDead) {
+		t.Errorf("suspend: %v", err)
+	}
 	if err := e.Detach(); err != nil {
 		t.Error(err)
 	}

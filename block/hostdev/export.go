@@ -69,7 +69,7 @@ func Attach(dev block.Device, spec Spec) (*Export, error) {
 }
 
 func (s Spec) check() error {
-	if s.Name == "" || strings.Contains(s.Name, "/") || len(s.Name) > 255 {
+	if s.Name == "" || s.Name == "." || s.Name == ".." || strings.ContainsAny(s.Name, "/\n\x00") || len(s.Name) > 255 {
 		return fmt.Errorf("name %q: %w", s.Name, host.ErrInvalid)
 	}
 	if !filepath.IsAbs(s.MountDir) || filepath.Clean(s.MountDir) != s.MountDir {

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sync/errgroup"
 
 	"torpor/internal/kerneltest"
 	"torpor/kernel/loop"
@@ -93,4 +96,49 @@ func TestDetachWithCopies(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestManyAtOnce: exports come and go at the same time, for free loop devices
+// are found by trying.
+func TestManyAtOnce(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root)
+	const exports, rounds = 8, 4
+	dir := t.TempDir()
+	var group errgroup.Group
+	for i := range exports {
+		dev := newDevice(t, 1<<20)
+		group.Go(func() error {
+			for range rounds {
+				if err := comeAndGo(dev, Spec{Name: "volume (deleted)", MountDir: fmt.Sprint(dir, "/", i)}, byte(i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+// comeAndGo writes a byte everywhere in a new export and looks for it on the
+// device.
+func comeAndGo(dev *device, spec Spec, content byte) error {
+	e, err := Attach(dev, spec)
+	if err != nil {
+		return err
+	}
+	p := bytes.Repeat([]byte{content}, int(dev.sizeBytes.Load()))
+	err = os.WriteFile(e.Path(), p, 0)
+	if err := errors.Join(err, e.Detach()); err != nil {
+		return err
+	}
+	got := make([]byte, len(p))
+	if err := dev.ReadAt(got, 0); err != nil {
+		return err
+	}
+	if !bytes.Equal(got, p) {
+		return fmt.Errorf("content of %d is not what was written", content)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package hostdev
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -30,8 +31,11 @@ type server struct {
 	readers  int
 	waiting  int // of the readers, for requests
 	stopping bool
+	dead     bool  // the connection has ended
 	err      error // the first of an answer
 }
+
+var errDead = errors.New("the FUSE connection has ended")
 
 // minReaders wait even when there is nothing to do. maxReaders bound how many
 // requests the device sees at once; the loop device has 128.
@@ -90,6 +94,7 @@ func (s *server) got(end bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.waiting--
+	s.dead = s.dead || end
 	s.stopping = s.stopping || end
 	if s.waiting == 0 && s.readers < maxReaders && !s.stopping {
 		s.addReader()
@@ -141,7 +146,19 @@ func (s *server) stop() error {
 		}
 	}
 	<-s.done
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		return errDead
+	}
 	return nil
+}
+
+// answeredAll is false if the kernel did not take an answer.
+func (s *server) answeredAll() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err == nil
 }
 
 // goOn takes stop back, unless all readers have ended.

@@ -61,7 +61,7 @@ func (e *Export) Suspend() (State, *os.File, error) {
 	}
 	e.ended = errors.New("export is suspended")
 	state := e.state
-	state.Suspended = true
+	state.Suspended = e.server.answeredAll()
 	return state, e.server.conn.File(), nil
 }
 

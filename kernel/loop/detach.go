@@ -34,7 +34,7 @@ func (d Device) Detach(backingPath string, within time.Duration) error {
 // attachedTo is false when the device is free or has become another's.
 func (d Device) attachedTo(backingPath string) bool {
 	path, err := d.backing()
-	return err == nil && strings.TrimSuffix(path, " (deleted)") == backingPath
+	return err == nil && (path == backingPath || path == backingPath+" (deleted)")
 }
 
 // clear tells the kernel to detach when the last user closes the device. That
