@@ -156,7 +156,7 @@ func (c *check) count(e format.Entry, meta bool, what string) {
 // counters compares the counters of segments with the recount.
 func (c *check) counters() {
 	l := c.log
-	total := 0
+	total, meta := 0, 0
 	for _, s := range l.segments {
 		if s == nil {
 			continue
@@ -165,13 +165,13 @@ func (c *check) counters() {
 		if r == nil {
 			r = &recount{}
 		}
-		total += r.live
+		total, meta = total+r.live, meta+r.meta
 		if r.live != s.live || r.meta != s.meta {
 			c.problem("segment %d counts %d useful blocks and %d of the map, it has %d and %d", s.id, s.live, s.meta, r.live, r.meta)
 		}
 	}
-	if total != l.live {
-		c.problem("the log counts %d useful blocks, it has %d", l.live, total)
+	if total != l.live || meta != l.meta {
+		c.problem("the log counts %d useful blocks and %d of the map, it has %d and %d", l.live, l.meta, total, meta)
 	}
 }
 

@@ -50,6 +50,7 @@ func (l *Log) checkpoint() error {
 func (l *Log) retire(entries []format.Entry) {
 	for _, e := range entries {
 		l.segmentOf(e.Location()).meta--
+		l.meta--
 	}
 }
 
@@ -174,6 +175,7 @@ func (l *Log) writeBatch(pages []*page, extent func(i int) format.Extent, placed
 		r := d.cut(l.cutSequence)
 		for j := range r.pages {
 			r.segment.meta++
+			l.meta++
 			placed(first+j, format.NewEntry(r.at(l.geometry, j), r.pages[j].sum))
 		}
 		l.mu.Unlock()

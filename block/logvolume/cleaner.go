@@ -30,7 +30,35 @@ func (l *Log) tidyAndClean() {
 	}
 	for l.clean() {
 	}
+	l.releaseEmpty()
+	l.trim()
 }
+
+// releaseEmpty releases segments that have become useless by themselves, though
+// there may be many free ones: what lies below gets the space back.
+func (l *Log) releaseEmpty() {
+	l.cleanMu.Lock()
+	defer l.cleanMu.Unlock()
+	l.mu.Lock()
+	empty := 0
+	for _, s := range l.segments {
+		if s != nil && s.state == sealed && s.live == 0 && s.meta == 0 && len(s.rows) == 0 {
+			empty++
+			if !s.cleaned {
+				s.cleaned, s.cleanedRow = true, l.nextRow-1
+			}
+		}
+	}
+	busy := l.failed != nil || l.ending
+	l.mu.Unlock()
+	if empty > emptyEnough && !busy {
+		l.release()
+	}
+}
+
+// emptyEnough is how many useless segments may wait for the next one to be
+// cleaned, rather than have a checkpoint made for them.
+const emptyEnough = 8
 
 const cleanerPause = time.Second
 

@@ -15,7 +15,7 @@ type Spec struct {
 	DataShards   int   // k; 1 if both are 0
 	ParityShards int   // m
 	ShardBytes   int64 // what a segment takes of each of its disks; default 1/1024 of the smallest, 256 KiB to 16 MiB
-	StripeBytes  int64 // the most data that is written at once; default 1 MiB
+	StripeBytes  int64 // the most data that is written at once, with its header; default 1 MiB
 	JournalBytes int64 // of each disk, rounded up; default 1/64 of the smallest, at most 64 MiB
 	// Force creates a log on disks that hold one already.
 	Force bool

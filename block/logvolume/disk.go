@@ -26,6 +26,7 @@ type disk struct {
 	state   format.DiskState
 	reason  error      // why it is out
 	slots   []*segment // who uses each slot; nil: free
+	written []bool     // slots that were used since they were discarded, as far as is known
 	free    int        // free slots
 	next    int        // where to look for a free slot
 	journal ring
@@ -88,7 +89,7 @@ func (d *disk) takeSlot(s *segment) uint32 {
 		d.next = (d.next + 1) % len(d.slots)
 	}
 	slot := d.next
-	d.slots[slot] = s
+	d.slots[slot], d.written[slot] = s, true
 	d.free--
 	return uint32(slot)
 }

@@ -89,6 +89,7 @@ type Log struct {
 	inFlight    int // rows
 	dirtyPages  int // pages of the queue and of rows in flight
 	live        int // blocks of data in all segments
+	meta        int // blocks of the map in all segments
 	policy      clean.Policy
 	choice      []clean.Segment // the cleaner's
 	gate        int             // changes wait while it is not 0

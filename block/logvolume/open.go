@@ -77,7 +77,7 @@ func newLog(s *format.Super, o Options) *Log {
 	l.blocks = blockmap.New(func(at format.Entry) { l.released = append(l.released, at) })
 	var diskBytes int64
 	for i, record := range s.Disks {
-		d := &disk{id: record.ID, index: i, state: record.State, name: record.ID.String(), slots: make([]*segment, record.Slots), free: int(record.Slots)}
+		d := &disk{id: record.ID, index: i, state: record.State, name: record.ID.String(), slots: make([]*segment, record.Slots), written: make([]bool, record.Slots), free: int(record.Slots)}
 		d.journal.bytes = s.Geometry.JournalBytes
 		l.disks = append(l.disks, d)
 		diskBytes += int64(record.Slots) * s.Geometry.ShardBytes

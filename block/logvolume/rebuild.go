@@ -30,7 +30,7 @@ func (l *Log) addDisk(d Disk) error {
 	}
 	l.layersMu.Lock()
 	defer l.layersMu.Unlock()
-	added := &disk{name: d.Name, device: d.Device, slots: make([]*segment, slots), free: slots}
+	added := &disk{name: d.Name, device: d.Device, slots: make([]*segment, slots), written: make([]bool, slots), free: slots}
 	added.journal.bytes = l.geometry.JournalBytes
 	rand.Read(added.id[:])
 	if err := d.Device.Zero(block.Range{LenBytes: format.HeadBytes + l.geometry.JournalBytes}, 0); err != nil {
@@ -132,7 +132,7 @@ func (l *Log) sameDisk(old *disk, d Disk) (bool, error) {
 // install puts a device in the place of a disk that is out. All of its shards
 // are missing then, or if it is the same disk again, those that are stale.
 func (l *Log) install(old *disk, d Disk, again bool) {
-	fresh := &disk{name: d.Name, device: d.Device, id: old.id, index: old.index, state: format.DiskFilling, slots: old.slots, free: old.free}
+	fresh := &disk{name: d.Name, device: d.Device, id: old.id, index: old.index, state: format.DiskFilling, slots: old.slots, written: old.written, free: old.free}
 	fresh.journal.bytes = l.geometry.JournalBytes
 	if !again {
 		rand.Read(fresh.id[:])

@@ -186,7 +186,7 @@ func (l *Log) occupy(s *segment) error {
 		if other := d.slots[shard.Slot]; other != nil {
 			return fmt.Errorf("segments %d and %d are both in slot %d of disk %s: %w", s.id, other.id, shard.Slot, d.name, block.ErrCorrupt)
 		}
-		d.slots[shard.Slot] = s
+		d.slots[shard.Slot], d.written[shard.Slot] = s, true
 		d.free--
 	}
 	l.setSegment(s)
@@ -256,6 +256,7 @@ func (l *Log) countMeta(e format.Entry) error {
 		return fmt.Errorf("location %d is in no segment: %w", e.Location(), block.ErrCorrupt)
 	}
 	s.meta++
+	l.meta++
 	return nil
 }
 

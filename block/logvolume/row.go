@@ -29,7 +29,8 @@ func (r *row) pageAt(shard, column int) *page {
 	return zeroPage
 }
 
-// stripeBlocks is the most blocks that a row stores.
+// stripeBlocks is the most blocks that a row has, with its header: so that full
+// rows fill a segment without a rest.
 func (l *Log) stripeBlocks() int { return int(l.geometry.StripeBytes / format.BlockBytes) }
 
 // draft collects what a row is to hold.
@@ -92,7 +93,7 @@ func (d *draft) room(extents int) int {
 
 func (d *draft) fits(stored, extents int) bool {
 	header := d.log.headerBlocks(len(d.row.header.Extents)+extents, stored)
-	return stored <= d.log.stripeBlocks() && header+stored <= d.columns*d.log.geometry.DataShards
+	return header+stored <= min(d.log.stripeBlocks(), d.columns*d.log.geometry.DataShards)
 }
 
 // headerBlocks is the size of a header with room for the shards of a next segment.

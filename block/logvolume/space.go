@@ -21,7 +21,7 @@ func (l *Log) capacity() int {
 // counted as new ones first, and looked up if that is too much. Log.mu is held,
 // and released while the queue is cut and leaves are read.
 func (l *Log) admit(c change) error {
-	if len(c.pages) == 0 || l.live+l.queue.blocks+len(c.pages) <= l.spaceBlocks {
+	if len(c.pages) == 0 || l.taken()+len(c.pages) <= l.spaceBlocks {
 		return nil
 	}
 	for l.queue.blocks > 0 && l.failed == nil {
@@ -41,8 +41,14 @@ func (l *Log) admit(c change) error {
 			fresh++
 		}
 	}
-	if l.live+l.queue.blocks+fresh > l.spaceBlocks {
+	if l.taken()+fresh > l.spaceBlocks {
 		return block.ErrNoSpace
 	}
 	return nil
+}
+
+// taken is how many blocks have to have a place: useful data, what is queued, the
+// map, and its leaves that the next checkpoint writes before the old ones go.
+func (l *Log) taken() int {
+	return l.live + l.queue.blocks + l.meta + int(l.blocks.DirtyBytes()/format.BlockBytes)
 }

@@ -26,7 +26,7 @@ type Geometry struct {
 	DataShards   int   // k, at least 1
 	ParityShards int   // m, at least 0
 	ShardBytes   int64 // what a segment takes on each of its disks
-	StripeBytes  int64 // the most data of one row; at least BlockBytes * k
+	StripeBytes  int64 // the most of one row on the data shards; at least BlockBytes * k
 	JournalBytes int64 // on each disk; HeadBytes + JournalBytes is a multiple of ShardBytes
 }
 
