@@ -61,6 +61,10 @@ type record struct {
 // and takes places for it. It returns nil if they are too much for the journal,
 // or there is nothing to write, or no place. Log.mu is held.
 func (l *Log) recordOf(goal format.Sequence) *record {
+	if l.partSequence > max(l.cutSequence, l.durable) {
+		// A part of the first one is in a row that may yet be lost.
+		return nil
+	}
 	after := max(l.durable, l.cutSequence)
 	r := &record{header: format.Record{Log: l.id, Epoch: l.epoch, After: after, Through: after}}
 	limit := int(l.options.JournalBatchBytes / format.BlockBytes)
