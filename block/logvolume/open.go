@@ -139,13 +139,14 @@ func (l *Log) Close() error {
 	}
 	through := l.lastSequence
 	l.mu.Unlock()
-	close(l.stop)
+	// The cleaner goes on: what is to be flushed may need a segment.
 	err := l.flushThrough(through)
 	if err == nil {
 		err = l.checkpoint()
 	}
 	l.mu.Lock()
 	l.ending = true
+	close(l.stop)
 	l.progress.Broadcast()
 	l.work.Broadcast()
 	l.mu.Unlock()
