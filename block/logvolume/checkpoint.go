@@ -62,11 +62,38 @@ func (l *Log) writeCheckpoint(frozen *blockmap.Frozen, manifest *format.Manifest
 		return root, nil, err
 	}
 	l.collectLeaves(frozen, manifest)
+	for {
+		l.mu.Lock()
+		outs := l.outs
+		l.noteStale(manifest)
+		l.mu.Unlock()
+		blocks, err := l.writeManifest(&root, manifest)
+		if err == nil {
+			err = l.syncRows()
+		}
+		if err != nil {
+			return root, nil, err
+		}
+		l.mu.Lock()
+		same := outs == l.outs
+		if !same {
+			// What a disk lacks that was lost meanwhile is to be in the manifest.
+			l.retire(blocks)
+		}
+		l.mu.Unlock()
+		if same {
+			return root, blocks, l.writeSupers(&root)
+		}
+	}
+}
+
+// writeManifest writes a manifest and its index, and returns their blocks.
+func (l *Log) writeManifest(root *format.Root, manifest *format.Manifest) ([]format.Entry, error) {
 	content := manifest.Encode()
 	root.ManifestBytes = uint64(len(content))
 	parts, err := l.writeMeta(format.KindManifest, l.pagesFor(content))
 	if err != nil {
-		return root, nil, err
+		return nil, err
 	}
 	var index []*page
 	for i := 0; i < len(parts); i += format.LeafEntries {
@@ -76,16 +103,25 @@ func (l *Log) writeCheckpoint(frozen *blockmap.Frozen, manifest *format.Manifest
 		index = append(index, p)
 	}
 	if root.Index, err = l.writeMeta(format.KindIndex, index); err != nil {
-		return root, nil, err
+		return nil, err
 	}
 	blocks := append(parts, root.Index...)
-	if root.Segments, err = l.placesFor(blocks); err != nil {
-		return root, nil, err
+	root.Segments, err = l.placesFor(blocks)
+	return blocks, err
+}
+
+// noteStale adds to a manifest which shards became stale since it was made.
+func (l *Log) noteStale(manifest *format.Manifest) {
+	for _, record := range manifest.Segments {
+		if int(record.ID) >= len(l.segments) || l.segments[record.ID] == nil {
+			continue
+		}
+		for i, shard := range l.segments[record.ID].shards {
+			if own := &record.Shards[i]; own.Disk == shard.Disk && own.Slot == shard.Slot {
+				own.Stale = own.Stale || shard.Stale
+			}
+		}
 	}
-	if err := l.syncRows(); err != nil {
-		return root, nil, err
-	}
-	return root, blocks, l.writeSupers(&root)
 }
 
 // placesFor says where the segments of some blocks are.

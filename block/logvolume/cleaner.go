@@ -150,7 +150,28 @@ type liveBlock struct {
 
 // move appends what is useful in a segment to a colder stream.
 func (l *Log) move(s *segment) error {
-	blocks, err := l.usefulIn(s)
+	err := l.moveUseful(s, false)
+	if err == nil && l.liveIn(s) > 0 {
+		// A disk may have returned the header of another row.
+		err = l.moveUseful(s, true)
+	}
+	if err != nil {
+		return err
+	}
+	if live := l.liveIn(s); live > 0 {
+		return fmt.Errorf("%d useful blocks are in none of its rows", live)
+	}
+	return nil
+}
+
+func (l *Log) liveIn(s *segment) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.live
+}
+
+func (l *Log) moveUseful(s *segment, careful bool) error {
+	blocks, err := l.usefulIn(s, careful)
 	if err != nil {
 		return err
 	}
@@ -162,24 +183,19 @@ func (l *Log) move(s *segment) error {
 		}
 		blocks = blocks[n:]
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s.live > 0 {
-		return fmt.Errorf("%d useful blocks are in none of its rows", s.live)
-	}
 	return nil
 }
 
 // usefulIn walks through the rows of a segment. Leaves are not moved but marked
 // to be written by the next checkpoint.
-func (l *Log) usefulIn(s *segment) (blocks []liveBlock, err error) {
+func (l *Log) usefulIn(s *segment, careful bool) (blocks []liveBlock, err error) {
 	l.mu.Lock()
 	columns, live, meta := s.columns, s.live, s.meta
 	l.mu.Unlock()
 	if live == 0 && meta == 0 {
 		return nil, nil
 	}
-	err = l.eachRow(s, columns, func(f *foundRow) (err error) {
+	err = l.eachRow(s, columns, careful, func(f *foundRow) (err error) {
 		blocks, err = l.usefulOf(f, blocks)
 		return err
 	})

@@ -10,10 +10,11 @@ func (l *Log) runCutter() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
-		for !l.mustCut() && !l.closing {
+		for !l.mustCut() && !l.ending {
 			l.work.Wait()
 		}
-		if l.failed != nil || !l.mustCut() {
+		if l.ending {
+			// What is still queued is durable in the journal, or lost by a failure.
 			return
 		}
 		r := l.cutChanges()

@@ -62,18 +62,31 @@ func (l *Log) readRowAt(s *segment, column int, number format.RowNumber) *foundR
 }
 
 // readSealedRow reads the header of a row of a segment, of any epoch, numbered
-// from number on; nil if there is none.
-func (l *Log) readSealedRow(s *segment, column int, number format.RowNumber) *foundRow {
-	var found *foundRow
-	l.eachVersion(s, 0, column, func(first []byte) bool {
+// from number on; nil if there is none. A disk that lost a write may have the
+// header of an older row there, from a former use of the segment. The number of the
+// row before excludes it; if careful, so does a comparison with the other disks.
+func (l *Log) readSealedRow(s *segment, column int, number format.RowNumber, careful bool) *foundRow {
+	var newest *foundRow
+	versions := l.eachVersion
+	if careful {
+		versions = l.allVersions
+	}
+	versions(s, 0, column, func(first []byte) bool {
 		p, err := format.DecodeRowPrefix(first)
 		if err != nil || p.Log != l.id || p.Segment != s.id || int(p.Column) != column || p.Number < number || p.Fits(l.geometry) != nil {
 			return false
 		}
-		found = l.readHeader(s, p, first)
-		return found != nil
+		f := l.readHeader(s, p, first)
+		if f != nil && (newest == nil || olderRow(newest, f)) {
+			newest = f
+		}
+		return newest != nil && !careful
 	})
-	return found
+	return newest
+}
+
+func olderRow(f, than *foundRow) bool {
+	return f.header.Epoch < than.header.Epoch || f.header.Epoch == than.header.Epoch && f.header.Number < than.header.Number
 }
 
 // readHeader reads the rest of a header.
@@ -112,16 +125,46 @@ func (l *Log) eachVersion(s *segment, shard, column int, try func([]byte) bool) 
 	if len(all[shard]) > 0 && try(all[shard]) {
 		return true
 	}
+	l.readOther(s, shard, column, all)
+	return l.eachMade(all, shard, try)
+}
+
+// allVersions is eachVersion that reads all disks. It calls try once if they agree.
+func (l *Log) allVersions(s *segment, shard, column int, try func([]byte) bool) bool {
+	all := make([][]byte, l.geometry.Shards())
+	l.readShards(s, []int{shard}, column, 1, all)
+	l.readOther(s, shard, column, all)
+	defer func() { l.putAll(all) }()
+	agree := len(all[shard]) > 0
+	if agree {
+		first := all[shard]
+		l.eachMade(all, shard, func(made []byte) bool {
+			agree = string(made) == string(first)
+			return true
+		})
+		if try(first) || agree {
+			return true
+		}
+	}
+	return l.eachMade(all, shard, try)
+}
+
+// readOther reads a column of all shards but one.
+func (l *Log) readOther(s *segment, except, column int, all [][]byte) {
 	var others []int
 	for other := range all {
-		if other != shard {
+		if other != except {
 			others = append(others, other)
 		}
 	}
 	l.readShards(s, others, column, 1, all)
+}
+
+// eachMade calls try with what each choice of other shards makes of one.
+func (l *Log) eachMade(all [][]byte, shard int, try func([]byte) bool) bool {
 	var have []int
-	for _, other := range others {
-		if len(all[other]) > 0 {
+	for other := range all {
+		if other != shard && len(all[other]) > 0 {
 			have = append(have, other)
 		}
 	}

@@ -136,6 +136,8 @@ func (l *Log) putOut(d *disk, err error) {
 		return
 	}
 	d.state, d.reason, l.stale = format.DiskOut, err, true
+	l.outs++
+	l.spaceBlocks = l.capacity()
 	for _, s := range l.segments {
 		if s == nil || s.state == sealed && len(s.rows) == 0 && s.sealed <= l.durableRow {
 			continue

@@ -70,6 +70,7 @@ type Log struct {
 	ending  bool  // ... and everything is written
 	failed  error // the log takes no more changes
 	stale   bool  // superblocks do not say yet which disks are out
+	outs    int   // how often a disk was put out
 
 	lastSequence     format.Sequence // the newest change
 	cutSequence      format.Sequence // changes up to this one are in rows that were cut

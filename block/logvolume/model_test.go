@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"torpor/block"
 	"torpor/block/logvolume/format"
@@ -156,6 +157,7 @@ func mustCheck(t *testing.T, l *Log) {
 }
 
 func TestModel(t *testing.T) {
+	watchdog(t, 2*time.Minute)
 	for _, layout := range [][2]int{{1, 0}, {4, 2}, {1, 2}, {3, 1}} {
 		t.Run(fmt.Sprintf("%d+%d", layout[0], layout[1]), func(t *testing.T) {
 			seed := rand.Uint64()

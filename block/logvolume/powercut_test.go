@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"torpor/block"
 	"torpor/block/trace"
@@ -39,8 +40,16 @@ func content(p []byte, op, at int) {
 	}
 }
 
-// step does one operation. Numbers begin with 1.
+// step does one operation.
 func (s *stamped) step(v block.Device, points func() int) {
+	if err := s.try(v, points); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// try does one operation. Numbers begin with 1. One that returns an error may
+// have been done, but is not durable.
+func (s *stamped) try(v block.Device, points func() int) error {
 	op := stampedOp{began: points(), count: 1}
 	if s.rnd.IntN(3) == 0 {
 		op.count = 1 + s.rnd.IntN(300)
@@ -62,15 +71,13 @@ func (s *stamped) step(v block.Device, points func() int) {
 		}
 		err = v.WriteAt(p, block.Offset(op.start)*4096, flags)
 	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	// A log keeps the order: what is durable has all before it.
-	if flags == block.FUA {
+	if flags == block.FUA && err == nil {
 		s.flushed = number
 	}
 	op.ended, op.flushed = points(), s.flushed
 	s.ops = append(s.ops, op)
+	return err
 }
 
 // versions reads which operation each block is of, and checks that it is whole.
@@ -205,6 +212,7 @@ func TestPowerCut(t *testing.T) {
 }
 
 func powerCut(t *testing.T, k, m int) {
+	watchdog(t, 2*time.Minute)
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()

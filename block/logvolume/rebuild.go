@@ -155,24 +155,17 @@ func (l *Log) install(old *disk, d Disk, again bool) {
 
 // Rebuild makes the shards again that segments lack, on disks that have room,
 // the least redundant segments first. The log stays in use. What no disk has room
-// for stays missing.
+// for stays missing; what can not be made is an error, after all the rest was.
 func (l *Log) Rebuild(ctx context.Context, progress Progress) error {
-	total := 0
-	for done := 0; ; done++ {
-		s, left := l.nextDegraded()
-		total = max(total, done+left)
-		progress.tell(done, total)
-		if s == nil {
-			break
-		}
-		err := ctx.Err()
-		if err == nil {
-			err = l.rebuildSegment(s)
-		}
-		s.readers.Add(-1)
-		if err != nil {
-			return fmt.Errorf("rebuild segment %d: %w", s.id, err)
-		}
+	if err := l.rebuildSegments(ctx, progress); err != nil {
+		return err
+	}
+	// A copy of what only the journal has may be lost, too.
+	l.mu.Lock()
+	err := l.emptyQueue()
+	l.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("rebuild journal: %w", err)
 	}
 	l.mu.Lock()
 	for _, d := range l.disks {
@@ -184,6 +177,41 @@ func (l *Log) Rebuild(ctx context.Context, progress Progress) error {
 	l.mu.Unlock()
 	return l.checkpoint()
 }
+
+// rebuildSegments rebuilds each segment that can be. Those that can not be are
+// left out, and an error in the end.
+func (l *Log) rebuildSegments(ctx context.Context, progress Progress) error {
+	var failures error
+	failed := map[*segment]bool{}
+	total := 0
+	for done := 0; ; done++ {
+		s, left := l.nextDegraded(failed)
+		total = max(total, done+left)
+		progress.tell(done, total)
+		if s == nil {
+			return failures
+		}
+		err := ctx.Err()
+		if err == nil {
+			err = l.rebuildSegment(ctx, s)
+		}
+		s.readers.Add(-1)
+		switch {
+		case ctx.Err() != nil:
+			return fmt.Errorf("rebuild segment %d: %w", s.id, ctx.Err())
+		case errors.Is(err, errLostDisk):
+			// Others may have room.
+		case err != nil:
+			failed[s] = true
+			if len(failed) <= maxProblems {
+				failures = errors.Join(failures, fmt.Errorf("rebuild segment %d: %w", s.id, err))
+			}
+		}
+	}
+}
+
+// errLostDisk ends the rebuilding of a segment on a disk that was put out.
+var errLostDisk = errors.New("disk was lost")
 
 // lacks says whether a disk has a shard that is stale.
 func (l *Log) lacks(d *disk) bool {
@@ -203,12 +231,12 @@ func (l *Log) lacks(d *disk) bool {
 // nextDegraded returns the segment with the most shards missing that there is
 // room for, pinned, and how many there are. Open ones are sealed first: what is
 // being written to stays as degraded as it was begun.
-func (l *Log) nextDegraded() (worst *segment, left int) {
+func (l *Log) nextDegraded(failed map[*segment]bool) (worst *segment, left int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	most := 0
 	for _, s := range l.segments {
-		if s == nil || s.stuck || s.cleaned {
+		if s == nil || failed[s] || s.cleaned {
 			continue
 		}
 		missing := len(l.placesToFill(s))
@@ -262,8 +290,8 @@ func (l *Log) placesToFill(s *segment) (fills []refill) {
 }
 
 // rebuildSegment makes the missing shards of a pinned segment.
-func (l *Log) rebuildSegment(s *segment) error {
-	if err := l.sealNow(s); err != nil {
+func (l *Log) rebuildSegment(ctx context.Context, s *segment) error {
+	if err := l.sealNow(ctx, s); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -275,7 +303,7 @@ func (l *Log) rebuildSegment(s *segment) error {
 	}
 	columns := s.columns
 	l.mu.Unlock()
-	err := l.eachRow(s, columns, func(f *foundRow) error {
+	err := l.eachRow(s, columns, true, func(f *foundRow) error {
 		w, err := l.readWhole(f)
 		if err != nil {
 			return err
@@ -284,26 +312,27 @@ func (l *Log) rebuildSegment(s *segment) error {
 		for _, to := range fills {
 			off := l.shardOffset(format.ShardRecord{Slot: to.slot}, int(f.header.Column))
 			if err := l.writeShard(to.disk, w.shards[to.shard], off); err != nil {
-				return err
+				return errors.Join(errLostDisk, err)
 			}
 		}
-		return nil
+		return ctx.Err()
 	})
 	var disks []*disk
 	for _, to := range fills {
 		disks = append(disks, to.disk)
 	}
 	if err == nil && l.syncDisks(disks) {
-		err = fmt.Errorf("flush: %w", block.ErrCorrupt)
+		err = errLostDisk
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.settleFills(s, fills, err == nil)
-	if err != nil {
-		// It is tried again by the next Rebuild.
-		s.stuck = true
+	for _, to := range fills {
+		if err == nil && l.disks[to.disk.index] != to.disk || !to.disk.usable() {
+			err = errLostDisk
+		}
 	}
-	return nil
+	l.settleFills(s, fills, err == nil)
+	return err
 }
 
 // settleFills makes the new places those of the shards, or gives them up.
@@ -324,7 +353,8 @@ func (l *Log) settleFills(s *segment, fills []refill, filled bool) {
 
 // sealNow has no more rows go to a segment, and returns when those that do are
 // on the disks.
-func (l *Log) sealNow(s *segment) error {
+func (l *Log) sealNow(ctx context.Context, s *segment) error {
+	defer context.AfterFunc(ctx, l.wakeAll)()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.full = true
@@ -332,7 +362,13 @@ func (l *Log) sealNow(s *segment) error {
 		if l.failed != nil || l.ending {
 			return block.ErrClosed
 		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		st := &l.streams[s.stream]
+		if s.state == reserved && st.next == s && st.open != nil {
+			st.open.full = true
+		}
 		switch {
 		case s.state == sealed:
 			l.progress.Wait()
@@ -353,4 +389,11 @@ func (l *Log) sealNow(s *segment) error {
 		}
 	}
 	return nil
+}
+
+// wakeAll has everybody who waits look again.
+func (l *Log) wakeAll() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.progress.Broadcast()
 }

@@ -31,11 +31,7 @@ func (l *Log) recover() error {
 	l.finishedSequence, l.settledSequence, l.durable = l.cutSequence, l.cutSequence, l.cutSequence
 	l.partSequence = l.cutSequence
 	for _, d := range l.disks {
-		if d.device == nil && d.state != format.DiskOut {
-			l.mu.Unlock()
-			l.putOut(d, errors.New("it is missing"))
-			l.mu.Lock()
-		}
+		l.miss(d)
 	}
 	for _, s := range l.segments {
 		if s != nil && s.state == sealed && s.live == 0 && s.meta == 0 {
@@ -55,6 +51,26 @@ func (l *Log) recover() error {
 	}
 	l.recovered = Recovery{Rows: rows, Records: records}
 	return l.checkpoint()
+}
+
+// miss has a disk out that is missing or was out already. Of rows that were
+// written since the checkpoint it may have none.
+func (l *Log) miss(d *disk) {
+	if d.usable() {
+		return
+	}
+	for _, s := range l.segments {
+		if s != nil && (s.state != sealed || s.sealed >= l.root.Row) {
+			markStale(s.shards, d.index)
+		}
+	}
+	switch {
+	case d.state != format.DiskOut:
+		d.state, d.reason, l.stale = format.DiskOut, errors.New("it is missing"), true
+		l.event(d.name, "disk %s is not used any more: %v", d.name, d.reason)
+	case d.reason == nil:
+		d.reason = errors.New("it was out when the log was opened")
+	}
 }
 
 // Recovery says what Open had to do.
@@ -95,6 +111,7 @@ func (l *Log) loadCheckpoint() error {
 	}
 	l.segments = nil
 	l.nextRow, l.checkpointRow = manifest.Row, manifest.Row
+	l.durableRow = manifest.Row - 1
 	l.cutSequence, l.lastSequence = manifest.Sequence, manifest.Sequence
 	l.nextLayer, l.counters.Counters = manifest.NextLayer, manifest.Counters
 	l.manifestBlocks = blocks

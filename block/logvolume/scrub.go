@@ -45,7 +45,7 @@ func (l *Log) Scrub(ctx context.Context, repair bool, progress Progress) (ScrubR
 			continue
 		}
 		report.Segments++
-		err := l.eachRow(s, columns, func(f *foundRow) error {
+		err := l.eachRow(s, columns, true, func(f *foundRow) error {
 			return l.scrubRow(f, repair, &report)
 		})
 		s.readers.Add(-1)
@@ -84,11 +84,12 @@ func (l *Log) pinWritten(i int) (*segment, int) {
 	return s, columns
 }
 
-// eachRow calls f with the rows in the first columns of a pinned segment.
-func (l *Log) eachRow(s *segment, columns int, f func(*foundRow) error) error {
+// eachRow calls f with the rows in the first columns of a pinned segment. It
+// compares the first header with all disks, and if careful each.
+func (l *Log) eachRow(s *segment, columns int, careful bool, f func(*foundRow) error) error {
 	number := format.RowNumber(0)
 	for column := 0; column < columns; {
-		row := l.readSealedRow(s, column, number)
+		row := l.readSealedRow(s, column, number, careful || column == 0)
 		if row == nil {
 			return fmt.Errorf("segment %d has no row at column %d", s.id, column)
 		}
