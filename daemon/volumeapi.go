@@ -47,7 +47,7 @@ type VolumeDiskRequest struct {
 // VolumeJobRequest names the volume whose log is looked through.
 type VolumeJobRequest struct {
 	Volume string `json:"volume"`
-	Repair bool   `json:"repair,omitempty"`
+	volume.JobRequest
 }
 
 func (d *Daemon) volumeRoutes(mux *http.ServeMux) {
@@ -97,7 +97,9 @@ func (d *Daemon) volumeRoutes(mux *http.ServeMux) {
 		})
 	}))
 	mux.HandleFunc("POST /v1/volumes/check", stream(func(ctx context.Context, r VolumeJobRequest, tell func(Progress)) error {
-		return d.examine(ctx, r, "checking", tell, func(c *volume.Client, step func(volume.Progress)) (volume.Report, error) { return c.Check(ctx, step) })
+		return d.examine(ctx, r, "checking", tell, func(c *volume.Client, step func(volume.Progress)) (volume.Report, error) {
+			return c.Check(ctx, r.Data, step)
+		})
 	}))
 }
 
@@ -310,15 +312,18 @@ func (d *Daemon) planDisk(ctx context.Context, r VolumeDiskRequest) (*volume.Cli
 	if err != nil {
 		return nil, volume.DiskSpec{}, err
 	}
-	status, err := client.Status(ctx)
+	state, err := volume.LoadState(d.config.StateDir, id)
 	if err != nil {
 		return nil, volume.DiskSpec{}, err
 	}
 	size := r.DiskBytes
-	for _, disk := range status.Disks {
+	for _, disk := range state.Disks {
 		if r.DiskBytes == 0 {
 			size = max(size, disk.SizeBytes)
 		}
+	}
+	if info, err := os.Stat(r.Disk); size == 0 && err == nil && info.IsDir() {
+		return nil, volume.DiskSpec{}, fmt.Errorf("use disk %s: the others are no directories; say how large it is to be (--disk-size): %w", r.Disk, host.ErrInvalid)
 	}
 	specs, err := volume.PlanDisks([]string{r.Disk}, string(id), size)
 	if err != nil {

@@ -68,9 +68,6 @@ func (b *builder) volume(ctx context.Context, r *Record, v host.VolumeSpec, targ
 	if !filepath.IsLocal(v.Name) || strings.Contains(v.Name, "/") {
 		return "", fmt.Errorf("make volume %q: not a name: %w", v.Name, host.ErrInvalid)
 	}
-	if device, ok, err := bound(v); ok || err != nil {
-		return device, err
-	}
 	if virtual, err := b.volumes.virtual(v); err != nil {
 		return "", err
 	} else if virtual {
@@ -80,6 +77,9 @@ func (b *builder) volume(ctx context.Context, r *Record, v host.VolumeSpec, targ
 			}
 			return copyInside(b.rootfs(r), target, dir)
 		})
+	}
+	if device, ok, err := bound(v); ok || err != nil {
+		return device, err
 	}
 	dir := volumeDir(b.config.StateDir, v.Name)
 	switch _, err := os.Stat(dir); {

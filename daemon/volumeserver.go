@@ -90,7 +90,7 @@ func (v *volumeServers) client(ctx context.Context, id volume.LogID) (*volume.Cl
 	if l.client != nil {
 		return l.client, nil
 	}
-	client, err := volume.Dial(ctx, volume.SocketPath(v.config.RunDir, id))
+	client, err := v.find(ctx, id)
 	if err == nil {
 		err = v.upgrade(ctx, client)
 	} else {
@@ -101,6 +101,17 @@ func (v *volumeServers) client(ctx context.Context, id volume.LogID) (*volume.Cl
 	}
 	l.client = client
 	return client, nil
+}
+
+// find returns a client of a server that there is. One that has the log open and
+// does not answer yet is executing another binary, or recovers the log.
+func (v *volumeServers) find(ctx context.Context, id volume.LogID) (*volume.Client, error) {
+	for deadline := time.Now().Add(serverStart); ; sleepContext(ctx, 10*time.Millisecond) {
+		client, err := volume.Dial(ctx, volume.SocketPath(v.config.RunDir, id))
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) || !v.alive(id) {
+			return client, err
+		}
+	}
 }
 
 // lost forgets a client whose server is gone.
@@ -118,6 +129,9 @@ const serverStart = 2 * time.Minute
 
 func (v *volumeServers) start(ctx context.Context, id volume.LogID) (*volume.Client, error) {
 	dir := volume.LogDir(v.config.StateDir, id)
+	if state, err := volume.LoadState(v.config.StateDir, id); err != nil || state.Phase == volume.Removed {
+		return nil, fmt.Errorf("start volume server of log %s: it is removed: %w", id, errors.Join(err, host.ErrNotFound))
+	}
 	log, err := os.OpenFile(filepath.Join(dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("start volume server: %w", err)
@@ -227,8 +241,11 @@ func (v *volumeServers) run(ctx context.Context, warn func(string, volume.LogID,
 // followServer hands the events of a server on, and starts another when it is
 // gone.
 func (v *volumeServers) followServer(ctx context.Context, l *serverLink, warn func(string, volume.LogID, error)) {
-	for ctx.Err() == nil && v.known(l) {
+	for last := 0; ctx.Err() == nil && v.known(l); {
 		client, err := v.client(ctx, l.id)
+		if errors.Is(err, host.ErrNotFound) {
+			return
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				warn("reach volume server", l.id, err)
@@ -236,16 +253,30 @@ func (v *volumeServers) followServer(ctx context.Context, l *serverLink, warn fu
 			sleepContext(ctx, time.Second)
 			continue
 		}
-		err = client.Watch(ctx, v.event)
+		if status, err := client.Status(ctx); err == nil {
+			if last != 0 && last != status.PID { // not one that executed another binary
+				v.replaced(status, warn)
+			}
+			last = status.PID
+			_ = client.Watch(ctx, v.event) // its end is what is waited for
+		}
 		l.lost(client)
-		if ctx.Err() != nil || !v.known(l) {
-			return
-		}
-		if err == nil {
-			err = errors.New("it ended")
-		}
-		warn("volume server is gone; starting another", l.id, err)
 	}
+}
+
+// replaced tells that a server had ended, and this is another one.
+func (v *volumeServers) replaced(now volume.Status, warn func(string, volume.LogID, error)) {
+	warn("volume server was started again", now.ID, errors.New("the last one ended; see server.log of its log"))
+	for _, vol := range now.Volumes {
+		v.event(host.Event{Time: time.Now(), Type: host.EventVolume, Volume: vol.Name, Attrs: map[string]string{"log": string(now.ID)},
+			Reason: "the server of its log ended, and another runs; what was mounted is lost, what was flushed is not"})
+	}
+}
+
+// alive says whether a process serves a log.
+func (v *volumeServers) alive(id volume.LogID) bool {
+	held, err := volume.Held(v.config.StateDir, id)
+	return err == nil && held
 }
 
 // upgrade lets the server of an earlier binary execute this one in its place,

@@ -44,11 +44,13 @@ type Written struct {
 
 // DiskStatus is one disk of a log.
 type DiskStatus struct {
+	ID        string `json:"id,omitempty"`
 	Path      string `json:"path"`
 	State     string `json:"state"` // up, out, filling, or missing
 	Reason    string `json:"reason,omitempty"`
 	SizeBytes int64  `json:"size_bytes,omitempty"`
 	UsedBytes int64  `json:"used_bytes,omitempty"`
+	Errors    int64  `json:"errors,omitempty"` // reads, writes and wrong blocks since the server began
 }
 
 // VolumeStatus is one volume of a log.
@@ -62,6 +64,7 @@ type VolumeStatus struct {
 	Snapshots []SnapshotStatus `json:"snapshots,omitempty"`
 	FS        host.FileSystem  `json:"fs,omitempty"`
 	Format    Format           `json:"format,omitempty"`
+	Origin    string           `json:"origin,omitempty"`  // VOLUME@SNAPSHOT that it is a clone of
 	Problem   string           `json:"problem,omitempty"` // why an export that should exist does not
 	Created   time.Time        `json:"created,omitzero"`
 }
@@ -75,8 +78,9 @@ type ExportStatus struct {
 
 // SnapshotStatus is a snapshot of a volume.
 type SnapshotStatus struct {
-	Name    string    `json:"name"`
-	Created time.Time `json:"created,omitzero"`
+	Name      string    `json:"name"`
+	UsedBytes int64     `json:"used_bytes"`
+	Created   time.Time `json:"created,omitzero"`
 }
 
 // JobStatus is a long operation that is under way.
@@ -115,7 +119,8 @@ type DiskRequest struct {
 
 // JobRequest says what a job does.
 type JobRequest struct {
-	Repair bool `json:"repair,omitempty"`
+	Repair bool `json:"repair,omitempty"` // of a scrub
+	Data   bool `json:"data,omitempty"`   // of a check: read everything, too
 }
 
 // Attachment is the answer to attach.

@@ -121,10 +121,11 @@ func (c *Client) Scrub(ctx context.Context, repair bool, tell func(Progress)) (R
 	return report, err
 }
 
-// Check compares the log's structures with each other.
-func (c *Client) Check(ctx context.Context, tell func(Progress)) (Report, error) {
+// Check compares the log's structures with each other; with data also everything
+// else, like a scrub.
+func (c *Client) Check(ctx context.Context, data bool, tell func(Progress)) (Report, error) {
 	var report Report
-	err := c.job(ctx, "check", JobRequest{}, &report, tell)
+	err := c.job(ctx, "check", JobRequest{Data: data}, &report, tell)
 	return report, err
 }
 

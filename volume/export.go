@@ -88,14 +88,13 @@ func (s *Server) exportLocked(name string, handed handoff) {
 		}
 		errs = append(errs, err)
 	}
-	for i, spec := range want.Exports {
+	for _, spec := range want.Exports {
 		if slices.Contains(v.specs, spec) {
 			continue
 		}
-		suspended := handed.Served[name]
 		var server nbdServer
-		if i < len(suspended) {
-			server, err = s.parts.relisten(v.device, name, spec, suspended[i])
+		if suspended, ok := handed.Served[spec.Listen]; ok {
+			server, err = s.parts.relisten(v.device, name, spec, suspended)
 		} else {
 			server, err = s.parts.listen(v.device, name, spec)
 		}
@@ -166,6 +165,7 @@ func (s *Server) detach(r VolumeRequest) error {
 		}
 		v.attached = nil
 	}
+	s.parts.clean()
 	want.Holders = left
 	return errors.Join(s.save(), s.dropLocked(r.Volume))
 }

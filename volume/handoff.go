@@ -18,10 +18,10 @@ import (
 // handoff is what a server leaves to the binary that it executes in its own
 // place: descriptors, which stay open, and what they are.
 type handoff struct {
-	Version  int                     `json:"version"`
-	Lock     int                     `json:"lock"`
-	Attached map[string]suspension   `json:"attached,omitempty"` // by volume
-	Served   map[string][]suspension `json:"served,omitempty"`   // by volume, in the order of its exports
+	Version  int                   `json:"version"`
+	Lock     int                   `json:"lock"`
+	Attached map[string]suspension `json:"attached,omitempty"` // by volume
+	Served   map[string]suspension `json:"served,omitempty"`   // by address
 }
 
 const handoffVersion = 1
@@ -56,11 +56,9 @@ func (h *handoff) keepFromChildren() {
 			syscall.CloseOnExec(fd)
 		}
 	}
-	for _, all := range h.Served {
-		for _, s := range all {
-			for _, fd := range s.FDs {
-				syscall.CloseOnExec(fd)
-			}
+	for _, s := range h.Served {
+		for _, fd := range s.FDs {
+			syscall.CloseOnExec(fd)
 		}
 	}
 }
@@ -93,7 +91,13 @@ func (s *Server) Upgrade(executable string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h, err := s.suspendLocked()
-	if err == nil {
+	if err != nil {
+		for name := range s.volumes {
+			s.exportLocked(name, h)
+		}
+		return fmt.Errorf("upgrade: %w", err)
+	}
+	if err = s.closeLogLocked(); err == nil {
 		err = s.execute(executable, h)
 	}
 	// Not executed: take back what was left to nobody.
@@ -101,28 +105,28 @@ func (s *Server) Upgrade(executable string) error {
 	return errors.Join(fmt.Errorf("upgrade: %w", err), s.failure)
 }
 
-// suspendLocked ends everything but the exports, which wait.
+// suspendLocked makes the exports wait. After an error the handoff has those that
+// do.
 func (s *Server) suspendLocked() (handoff, error) {
-	h := handoff{Version: handoffVersion, Attached: map[string]suspension{}, Served: map[string][]suspension{}}
-	var errs []error
+	h := handoff{Version: handoffVersion, Attached: map[string]suspension{}, Served: map[string]suspension{}}
 	for name, v := range s.volumes {
 		if v.attached != nil {
 			suspended, err := v.attached.Suspend()
-			if err == nil {
-				h.Attached[name], v.attached = suspended, nil
+			if err != nil {
+				return h, err
 			}
-			errs = append(errs, err)
+			h.Attached[name], v.attached = suspended, nil
 		}
-		for _, server := range v.servers {
-			suspended, err := server.Suspend()
-			if err == nil {
-				h.Served[name] = append(h.Served[name], suspended)
+		for len(v.servers) > 0 {
+			suspended, err := v.servers[0].Suspend()
+			if err != nil {
+				return h, err
 			}
-			errs = append(errs, err)
+			h.Served[v.specs[0].Listen] = suspended
+			v.servers, v.specs = v.servers[1:], v.specs[1:]
 		}
-		v.servers, v.specs = nil, nil
 	}
-	return h, errors.Join(append(errs, s.closeLogLocked())...)
+	return h, nil
 }
 
 // execute replaces the process.
@@ -142,8 +146,8 @@ func (s *Server) execute(executable string, h handoff) error {
 	// Copies of descriptors stay open when another binary is executed.
 	keep := func(all suspension) (suspension, error) {
 		kept := suspension{State: all.State}
-		for _, fd := range all.FDs {
-			copied, err := syscall.Dup(fd)
+		for _, f := range all.files {
+			copied, err := syscall.Dup(int(f.Fd()))
 			if err != nil {
 				return kept, err
 			}
@@ -152,19 +156,15 @@ func (s *Server) execute(executable string, h handoff) error {
 		}
 		return kept, nil
 	}
-	left := handoff{Version: h.Version, Lock: h.Lock, Attached: map[string]suspension{}, Served: map[string][]suspension{}}
+	left := handoff{Version: h.Version, Lock: h.Lock, Attached: map[string]suspension{}, Served: map[string]suspension{}}
 	for name, suspended := range h.Attached {
 		if left.Attached[name], err = keep(suspended); err != nil {
 			return err
 		}
 	}
-	for name, all := range h.Served {
-		for _, suspended := range all {
-			kept, err := keep(suspended)
-			if err != nil {
-				return err
-			}
-			left.Served[name] = append(left.Served[name], kept)
+	for address, suspended := range h.Served {
+		if left.Served[address], err = keep(suspended); err != nil {
+			return err
 		}
 	}
 	note, err := s.note(left)

@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -47,19 +48,20 @@ func (s *Server) create(r CreateRequest) error {
 	if s.state.Phase != New {
 		return fmt.Errorf("create log %s: %w", s.state.ID, host.ErrExists)
 	}
-	disks := s.openDisksLocked()
-	err := errors.Join(s.missing...)
+	disks, err := s.makeDisksLocked()
 	if err == nil {
 		err = s.parts.createLog(disks, s.state.Layout, r.Force)
 	}
 	if err == nil {
-		s.log, err = s.parts.openLog(disks, s.event)
+		s.log, err = s.parts.openLog(disks, s.observe)
 	}
-	if err == nil {
-		err = s.log.CreateVolume(r.Volume, wholeBlocks(r.SizeBytes))
+	if err != nil {
+		return errors.Join(fmt.Errorf("create volume %s: %w", r.Volume, err), closeDisks(disks))
 	}
+	err = s.log.CreateVolume(r.Volume, wholeBlocks(r.SizeBytes))
 	if err == nil {
 		s.state.Phase = Ready
+		s.noteDisksLocked()
 		s.state.Volumes[r.Volume] = &VolumeState{FS: r.FS}
 		err = s.save()
 	}
@@ -68,6 +70,20 @@ func (s *Server) create(r CreateRequest) error {
 		return errors.Join(fmt.Errorf("create volume %s: %w", r.Volume, err), s.closeLogLocked())
 	}
 	return nil
+}
+
+// makeDisksLocked makes the disks that are to be made, and opens all.
+func (s *Server) makeDisksLocked() ([]logDisk, error) {
+	for _, spec := range s.state.Disks {
+		if spec.Made == "" {
+			continue
+		}
+		if err := s.parts.makeDisk(spec); err != nil {
+			return nil, err
+		}
+	}
+	disks := s.openDisksLocked()
+	return disks, errors.Join(slices.Collect(maps.Values(s.missing))...)
 }
 
 // retry opens a log that could not be opened, and makes exports that could not
@@ -168,7 +184,17 @@ func (s *Server) remove(r VolumeRequest) error {
 		return err
 	}
 	if len(s.state.Volumes) > 1 {
-		// A clone may need layers of it; those go when it does.
+		for _, v := range s.log.Describe().volumes {
+			for i := range v.snapshots {
+				if v.name != r.Volume {
+					continue
+				}
+				// A clone may need what it holds; that goes when the clone does.
+				if err := s.log.Remove(r.Volume, v.snapshots[i].Name); err != nil {
+					return err
+				}
+			}
+		}
 		if err := s.log.Remove(r.Volume, ""); err != nil {
 			return err
 		}
@@ -215,23 +241,27 @@ func (s *Server) removeLogLocked() error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	wiped := s.wipeLocked()
-	err := errors.Join(s.closeLogLocked(), wiped, RemoveMade(s.state))
+	err := errors.Join(s.closeLogLocked(), s.wipeLocked(), RemoveMade(s.state))
 	s.end()
 	return err
 }
 
-// wipeBytes is what is overwritten at the beginning of a disk.
+// wipeBytes is what is overwritten at the beginning of a disk: its superblocks.
 const wipeBytes = 1 << 20
 
-// wipeLocked overwrites the superblocks of disks that stay.
+// wipeLocked overwrites the superblocks of disks that stay. Those that are
+// missing are not the log's any more either.
 func (s *Server) wipeLocked() error {
 	var errs []error
-	for i, d := range s.disks {
-		if d == nil || s.state.Disks[i].Made != "" {
+	for _, spec := range s.state.Disks {
+		if spec.Made != "" {
 			continue
 		}
-		errs = append(errs, d.Zero(block.Range{LenBytes: min(wipeBytes, d.Info().SizeBytes)}, 0), d.Flush())
+		d, err := s.parts.openDisk(spec, false)
+		if err != nil {
+			continue
+		}
+		errs = append(errs, d.Zero(block.Range{LenBytes: min(wipeBytes, d.Info().SizeBytes)}, 0), d.Flush(), d.Close())
 	}
 	return errors.Join(errs...)
 }

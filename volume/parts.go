@@ -2,6 +2,8 @@ package volume
 
 import (
 	"context"
+	"encoding/json"
+	"os"
 	"time"
 
 	"torpor/block"
@@ -11,9 +13,11 @@ import (
 // parts are what a server works with; tests of the server have logs and
 // attachments in memory.
 type parts struct {
+	clean     func()                                     // what is left of exports of a server that was killed
+	makeDisk  func(DiskSpec) error                       // of what is to be made
 	openDisk  func(DiskSpec, bool) (block.Device, error) // true: read only
 	createLog func([]logDisk, host.Layout, bool) error   // true: whatever the disks hold
-	openLog   func([]logDisk, func(host.Event)) (volumeLog, error)
+	openLog   func([]logDisk, func(reason string)) (volumeLog, error)
 	attach    func(block.Device, string) (attachment, error)
 	resume    func(block.Device, suspension) (attachment, error)
 	listen    func(block.Device, string, ExportSpec) (nbdServer, error)
@@ -37,7 +41,8 @@ type volumeLog interface {
 	AddDisk(logDisk) error
 	ReplaceDisk(ctx context.Context, old string, d logDisk, progress func(done, total int64)) error
 	Scrub(ctx context.Context, repair bool, progress func(done, total int64)) (Report, error)
-	Check(ctx context.Context, progress func(done, total int64)) (Report, error)
+	Rebuild(ctx context.Context, progress func(done, total int64)) error
+	Check(ctx context.Context, data bool, progress func(done, total int64)) (Report, error)
 	Describe() logDescription
 	Close() error
 }
@@ -49,12 +54,14 @@ type logDescription struct {
 	capacityBytes, usedBytes int64
 	written                  Written
 	disks                    []DiskStatus
+	out                      []string // names of those that are not up
 	volumes                  []volumeDescription
 }
 
 type volumeDescription struct {
 	name                 string
 	sizeBytes, usedBytes int64
+	origin               string // VOLUME@SNAPSHOT that it is a clone of
 	created              time.Time
 	snapshots            []SnapshotStatus
 }
@@ -75,9 +82,26 @@ type nbdServer interface {
 	Close() error
 }
 
-// suspension is an export that waits to be resumed by the next binary: what
-// that has to know, and descriptors.
+// suspension is an export that waits to be resumed: what has to be known, and
+// descriptors.
 type suspension struct {
-	State []byte
-	FDs   []int
+	State json.RawMessage `json:"state"`
+	FDs   []int           `json:"fds"` // in the process that was executed
+
+	files []*os.File // in the process that suspended it
+}
+
+// suspend describes an export in plain data.
+func suspend(state any, files []*os.File) (suspension, error) {
+	b, err := json.Marshal(state)
+	return suspension{State: b, files: files}, err
+}
+
+// take returns the state and the descriptors, which are the caller's then.
+func (s suspension) take(state any) ([]*os.File, error) {
+	files := s.files
+	for _, fd := range s.FDs {
+		files = append(files, os.NewFile(uintptr(fd), "export"))
+	}
+	return files, json.Unmarshal(s.State, state)
 }

@@ -1,17 +1,22 @@
 package volume
 
 import (
-	"fmt"
-
 	"torpor/block"
-	"torpor/host"
 )
 
-// realParts are those of this machine.
-func realParts() parts {
+// realParts are those of this machine, with exports below a directory.
+func realParts(exports string) parts {
 	return parts{
-		openDisk: func(DiskSpec, bool) (block.Device, error) {
-			return nil, fmt.Errorf("open disk: %w", host.ErrUnsupported)
+		makeDisk:  makeDisk,
+		openDisk:  openDisk,
+		createLog: createLog,
+		openLog:   openLog,
+		attach: func(device block.Device, volume string) (attachment, error) {
+			return attachHost(device, exports, volume)
 		},
+		resume:   resumeHost,
+		listen:   listenNBD,
+		relisten: resumeNBD,
+		clean:    func() { cleanExports(exports) },
 	}
 }

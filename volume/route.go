@@ -62,11 +62,16 @@ func (s *Server) Status() Status {
 	d := s.log.Describe()
 	status.State, status.Reason, status.CapacityBytes, status.UsedBytes, status.Written = d.health, d.reason, d.capacityBytes, d.usedBytes, d.written
 	status.Disks = append(status.Disks, d.disks...)
-	for i, spec := range s.state.Disks {
-		if err := s.missing[i]; err != nil {
-			status.Disks = append(slices.DeleteFunc(status.Disks, func(d DiskStatus) bool { return d.Path == spec.Path }),
-				DiskStatus{Path: spec.Path, State: "missing", Reason: err.Error()})
+	for i, disk := range status.Disks {
+		// A log calls a disk that was missing when it was opened by its ID.
+		for _, spec := range s.state.Disks {
+			if err := s.missing[spec.Path]; err != nil && spec.ID == disk.ID {
+				status.Disks[i].Path, status.Disks[i].Reason = spec.Path, err.Error()
+			}
 		}
+	}
+	if status.State == Degraded && status.Reason == "" {
+		status.Reason = degradedReason(status.Disks)
 	}
 	for _, v := range d.volumes {
 		status.Volumes = append(status.Volumes, s.volumeStatusLocked(v))
@@ -92,8 +97,21 @@ func ClosedStatus(s *State, why error) Status {
 	return status
 }
 
+// degradedReason says what can be done about missing redundancy.
+func degradedReason(disks []DiskStatus) string {
+	for _, d := range disks {
+		switch d.State {
+		case "out", "missing":
+			return fmt.Sprintf("disk %s is %s; torpor volume disk replace puts another in its place", d.Path, d.State)
+		case "filling":
+			return fmt.Sprintf("disk %s is being filled", d.Path)
+		}
+	}
+	return "some shards are missing; torpor volume scrub --repair makes them again"
+}
+
 func (s *Server) volumeStatusLocked(d volumeDescription) VolumeStatus {
-	v := VolumeStatus{Name: d.name, SizeBytes: d.sizeBytes, UsedBytes: d.usedBytes, Created: d.created, Snapshots: d.snapshots}
+	v := VolumeStatus{Name: d.name, SizeBytes: d.sizeBytes, UsedBytes: d.usedBytes, Created: d.created, Snapshots: d.snapshots, Origin: d.origin}
 	if want := s.state.Volumes[d.name]; want != nil {
 		v.Holders, v.FS, v.Format = want.Holders, want.FS, want.Format
 	}

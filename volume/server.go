@@ -4,15 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
-	"torpor/block"
 	"torpor/host"
 	"torpor/wire"
 )
@@ -42,11 +43,12 @@ type Server struct {
 
 	mu      sync.Mutex // orders all that changes volumes and exports
 	state   *State
-	disks   []block.Device // of state.Disks; nil: missing
-	missing []error        // why, likewise
-	log     volumeLog      // nil: not open
-	failure error          // why it is not open, or an export is not there
+	log     volumeLog        // nil: not open; it owns its disks
+	failure error            // why it is not open
+	missing map[string]error // why a disk could not be opened, by its path
 	volumes map[string]*openVolume
+
+	happened chan string // what the log did by itself
 
 	jobMu sync.Mutex
 	job   *job
@@ -55,10 +57,12 @@ type Server struct {
 // NewServer locks the state of a log and opens it, with the exports that should
 // exist. A log that can not be opened is one whose status says why: a server
 // that only ends could not. Errors: host.ErrExists when another one serves it.
-func NewServer(config Config) (*Server, error) { return newServer(config, realParts()) }
+func NewServer(config Config) (*Server, error) {
+	return newServer(config, realParts(exportsDir(config.RunDir, config.Log)))
+}
 
 func newServer(config Config, parts parts) (*Server, error) {
-	s := &Server{config: config, parts: parts, events: wire.NewBroadcast(), ended: make(chan struct{}), volumes: map[string]*openVolume{},
+	s := &Server{config: config, parts: parts, events: wire.NewBroadcast(), ended: make(chan struct{}), happened: make(chan string, eventsWaiting), volumes: map[string]*openVolume{},
 		binary: sync.OnceValues(func() (string, error) { return BinarySum("/proc/self/exe") })}
 	handed, err := takeHandoff(config.Handoff)
 	if err != nil {
@@ -69,8 +73,14 @@ func newServer(config Config, parts parts) (*Server, error) {
 	} else if s.lock, err = lockLog(config.StateDir, config.Log); err != nil {
 		return nil, err
 	}
-	if s.state, err = LoadState(config.StateDir, config.Log); err != nil {
+	if s.state, err = LoadState(config.StateDir, config.Log); err == nil && s.state.Phase == Removed {
+		err = fmt.Errorf("serve log %s: it was removed: %w", config.Log, host.ErrNotFound)
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.lock.Close())
+	}
+	if config.Handoff == 0 {
+		s.parts.clean()
 	}
 	if s.state.Phase == Ready {
 		s.openLocked(handed)
@@ -101,6 +111,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	defer cancel()
 	s.serving = ctx
 	server := &http.Server{Handler: s.routes(), BaseContext: func(net.Listener) context.Context { return ctx }}
+	s.jobs.Go(func() { s.observer(ctx) })
+	s.resumeRebuild()
 	stopped := make(chan struct{})
 	go func() { // ends the one below
 		defer close(stopped)
@@ -135,7 +147,9 @@ func (s *Server) end() { s.endOnce.Do(func() { close(s.ended) }) }
 func (s *Server) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.closeLogLocked(), s.lock.Close())
+	err := s.closeLogLocked()
+	s.parts.clean()
+	return errors.Join(err, s.lock.Close())
 }
 
 // openLocked opens disks and log and makes the exports that should exist. What
@@ -143,15 +157,18 @@ func (s *Server) close() error {
 func (s *Server) openLocked(handed handoff) {
 	s.failure = nil
 	disks := s.openDisksLocked()
-	log, err := s.parts.openLog(disks, s.event)
+	log, err := s.parts.openLog(disks, s.observe)
 	if err != nil {
-		s.failure = fmt.Errorf("open log: %w", err)
-		s.closeDisksLocked()
+		s.failure = errors.Join(append([]error{err, closeDisks(disks)}, slices.Collect(maps.Values(s.missing))...)...)
 		s.tell(host.EventVolume, "", s.failure.Error())
 		return
 	}
 	s.log = log
 	s.reconcileLocked()
+	s.noteDisksLocked()
+	if err := s.save(); err != nil {
+		s.tell(host.EventVolume, "", err.Error())
+	}
 	for name := range s.state.Volumes {
 		s.exportLocked(name, handed)
 	}
@@ -160,23 +177,22 @@ func (s *Server) openLocked(handed handoff) {
 // openDisksLocked opens what can be opened of the disks.
 func (s *Server) openDisksLocked() []logDisk {
 	var disks []logDisk
-	s.disks, s.missing = make([]block.Device, len(s.state.Disks)), make([]error, len(s.state.Disks))
-	for i, spec := range s.state.Disks {
-		s.disks[i], s.missing[i] = s.parts.openDisk(spec, false)
-		if s.missing[i] == nil {
-			disks = append(disks, logDisk{spec.Path, s.disks[i]})
+	s.missing = map[string]error{}
+	for _, spec := range s.state.Disks {
+		device, err := s.parts.openDisk(spec, false)
+		if err != nil {
+			s.missing[spec.Path] = err
+			continue
 		}
+		disks = append(disks, logDisk{spec.Path, device})
 	}
 	return disks
 }
 
-func (s *Server) closeDisksLocked() error {
+func closeDisks(disks []logDisk) error {
 	var errs []error
-	for i, d := range s.disks {
-		if d != nil {
-			errs = append(errs, d.Close())
-		}
-		s.disks[i] = nil
+	for _, d := range disks {
+		errs = append(errs, d.device.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -198,7 +214,7 @@ func (s *Server) reconcileLocked() {
 	}
 }
 
-// closeLogLocked ends exports, log and disks, in this order.
+// closeLogLocked ends exports and log.
 func (s *Server) closeLogLocked() error {
 	var errs []error
 	for name, v := range s.volumes {
@@ -206,10 +222,10 @@ func (s *Server) closeLogLocked() error {
 		delete(s.volumes, name)
 	}
 	if s.log != nil {
-		errs = append(errs, s.log.Close())
+		errs = append(errs, s.log.Close()) // with its disks
 		s.log = nil
 	}
-	return errors.Join(append(errs, s.closeDisksLocked())...)
+	return errors.Join(errs...)
 }
 
 // opened returns the open log, or why there is none.
@@ -226,18 +242,3 @@ func (s *Server) openedLocked() (volumeLog, error) {
 }
 
 func (s *Server) save() error { return s.state.Save(s.config.StateDir) }
-
-// event passes on what the log tells.
-func (s *Server) event(e host.Event) {
-	if e.Attrs == nil {
-		e.Attrs = map[string]string{}
-	}
-	e.Attrs["log"] = string(s.config.Log)
-	e.Time = time.Now()
-	s.events.Send(e)
-}
-
-// tell makes an event about a volume, or about the log.
-func (s *Server) tell(kind host.EventType, volume, reason string) {
-	s.event(host.Event{Type: kind, Volume: volume, Reason: reason})
-}

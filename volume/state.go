@@ -54,6 +54,7 @@ const (
 type DiskSpec struct {
 	Path string   `json:"path"` // as the user gave it, absolute; it is the disk's name
 	Kind DiskKind `json:"kind"`
+	ID   string   `json:"id,omitempty"` // that the log has given it
 	// Made is a file or directory that was made for the log, and goes with it.
 	Made string `json:"made,omitempty"`
 	// SizeBytes is the size of what was made; 0: what is there decides.
@@ -217,6 +218,18 @@ func syncDir(path string) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// Held says whether a process has a log open.
+func Held(stateDir string, id LogID) (bool, error) {
+	lock, err := lockLog(stateDir, id)
+	if errors.Is(err, host.ErrExists) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return false, lock.Close()
 }
 
 // Abandon waits until no process has a log open, and returns its state.

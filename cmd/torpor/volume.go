@@ -155,8 +155,9 @@ func printVolume(w io.Writer, v daemon.VolumeInfo) error {
 	}
 	line("mounted", v.MountPoint)
 	line("used by", joined(v.UsedBy))
+	line("clone of", v.Origin)
 	for _, s := range v.Snapshots {
-		line("snapshot", s.Name+" "+s.Created.Local().Format("2006-01-02 15:04:05"))
+		line("snapshot", fmt.Sprintf("%s of %s, %s", s.Name, s.Created.Local().Format("2006-01-02 15:04:05"), size(s.UsedBytes)))
 	}
 	line("log", string(v.Log.ID))
 	line("layout", v.Log.Layout.String())

@@ -25,7 +25,7 @@ scrub. Exit code 1 when something is wrong.`,
 		Example: "  torpor volume scrub data\n  torpor volume scrub data --repair",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			report, err := daemon.NewClient(at.socket).ExamineVolume(cmd.Context(), "scrub", daemon.VolumeJobRequest{Volume: args[0], Repair: repair}, progressPrinter(env, asJSON))
+			report, err := daemon.NewClient(at.socket).ExamineVolume(cmd.Context(), "scrub", daemon.VolumeJobRequest{Volume: args[0], JobRequest: volume.JobRequest{Repair: repair}}, progressPrinter(env, asJSON))
 			if err != nil {
 				return err
 			}
@@ -53,20 +53,20 @@ func judge(env *environment, name string, report volume.Report, asJSON bool) err
 
 func newVolumeCheckCommand(env *environment, at *place) *cobra.Command {
 	var stateDir string
-	var asJSON bool
+	var data, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "check VOLUME",
 		Short: "Compare the structures of the log of a volume with each other",
-		Long: `Compare map, segments and layers of the log that a volume lies in. Without a daemon,
-and without a server of the log, the disks are opened to read only. Exit code 1 when
-something is wrong.`,
-		Example: "  torpor volume check data\n  torpor volume check data --json",
+		Long: `Compare map, segments and layers of the log that a volume lies in; with --data also
+all data with its checksums. Without a daemon, and without a server of the log, the
+disks are opened to read only. Exit code 1 when something is wrong.`,
+		Example: "  torpor volume check data\n  torpor volume check data --data",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			tell := progressPrinter(env, asJSON)
-			report, err := daemon.NewClient(at.socket).ExamineVolume(cmd.Context(), "check", daemon.VolumeJobRequest{Volume: args[0]}, tell)
+			report, err := daemon.NewClient(at.socket).ExamineVolume(cmd.Context(), "check", daemon.VolumeJobRequest{Volume: args[0], JobRequest: volume.JobRequest{Data: data}}, tell)
 			if errors.Is(err, host.ErrDaemonDown) {
-				report, err = checkOffline(cmd.Context(), env, stateDir, args[0], tell, err)
+				report, err = checkOffline(cmd.Context(), stateDir, args[0], data, tell, err)
 			}
 			if err != nil {
 				return err
@@ -74,6 +74,7 @@ something is wrong.`,
 			return judge(env, args[0], report, asJSON)
 		},
 	}
+	cmd.Flags().BoolVar(&data, "data", false, "read all data, too")
 	cmd.Flags().StringVar(&stateDir, "state-dir", orDefault(os.Getenv("TORPOR_STATE_DIR"), daemon.DefaultStateDir), "state directory, without a daemon (TORPOR_STATE_DIR)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON lines")
 	return cmd
@@ -81,8 +82,8 @@ something is wrong.`,
 
 // checkOffline checks a log that no server has open. Where there is no volume of
 // that name, it is the daemon that is missing.
-func checkOffline(ctx context.Context, env *environment, stateDir, name string, tell func(daemon.Progress), down error) (volume.Report, error) {
-	report, err := volume.CheckOffline(ctx, stateDir, name, daemon.TellJob(name, "checking", tell))
+func checkOffline(ctx context.Context, stateDir, name string, data bool, tell func(daemon.Progress), down error) (volume.Report, error) {
+	report, err := volume.CheckOffline(ctx, stateDir, name, data, daemon.TellJob(name, "checking", tell))
 	switch {
 	case errors.Is(err, host.ErrNotFound):
 		return report, down

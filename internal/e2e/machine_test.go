@@ -136,17 +136,19 @@ func (m *machine) end() {
 	}
 	m.leftovers()
 	m.stopDaemon(syscall.SIGTERM)
-	for _, pid := range m.processes("keeper") {
-		if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
-			m.t.Error(err)
+	for _, verb := range []string{"keeper", "volume"} {
+		for _, pid := range m.processes(verb) {
+			if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+				m.t.Error(err)
+			}
 		}
+		m.eventually(verb+" ends", func() error {
+			if pids := m.processes(verb); len(pids) > 0 {
+				return fmt.Errorf("processes %v", pids)
+			}
+			return nil
+		})
 	}
-	m.eventually("keeper ends", func() error {
-		if pids := m.processes("keeper"); len(pids) > 0 {
-			return fmt.Errorf("keepers %v", pids)
-		}
-		return nil
-	})
 	for _, path := range []string{filepath.Join(m.run(), "secrets")} {
 		_ = syscall.Unmount(path, syscall.MNT_DETACH)
 	}
@@ -160,6 +162,7 @@ func (m *machine) leftovers() {
 	var found []string
 	for _, pattern := range []string{
 		filepath.Join(m.state(), "services", "*"), filepath.Join(m.state(), "volumes", m.project+"*"), filepath.Join(m.state(), "removing", "*"),
+		filepath.Join(m.state(), "logs", "*"),
 		filepath.Join(m.run(), "secrets", "*"), filepath.Join(m.run(), "runtime", "*"), "/run/netns/torpor-" + m.project + "*",
 		"/sys/fs/cgroup/*/torpor/" + m.project + "*", "/sys/fs/cgroup/torpor/" + m.project + "*",
 	} {
@@ -168,7 +171,7 @@ func (m *machine) leftovers() {
 	}
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(mounts)) {
-		if strings.Contains(line, m.dir+"/state/services") {
+		if strings.Contains(line, m.dir+"/state/services") || strings.Contains(line, m.dir+"/state/logs") || strings.Contains(line, m.dir+"/run/volumes") {
 			found = append(found, "mount "+strings.TrimSpace(line))
 		}
 	}

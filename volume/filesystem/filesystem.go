@@ -125,7 +125,7 @@ func Options(fs host.FileSystem) []string {
 	return nil
 }
 
-// run runs a program and returns the last line that it printed, which is in its
+// run runs a program and returns what it printed in one line, which is in its
 // errors too.
 func run(ctx context.Context, debian string, args ...string) (string, error) {
 	path, err := find(args[0])
@@ -136,8 +136,7 @@ func run(ctx context.Context, debian string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, path, args[1:]...)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	err = cmd.Run()
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	said := lines[len(lines)-1]
+	said := strings.ReplaceAll(strings.TrimSpace(out.String()), "\n", "; ")
 	if err != nil && said != "" {
 		return said, fmt.Errorf("%s: %w: %s", args[0], err, said)
 	}
