@@ -21,7 +21,7 @@ func newBenchCommand(env *environment) *cobra.Command {
 		Short: "Measure Torpor on this machine",
 		Args:  cobra.NoArgs,
 	}
-	cmd.AddCommand(newBenchWakeCommand(env), newBenchSocketsCommand(env), newBenchServerCommand())
+	cmd.AddCommand(newBenchWakeCommand(env), newBenchSocketsCommand(env), newBenchVolumeCommand(env), newBenchServerCommand())
 	return cmd
 }
 
