@@ -150,7 +150,6 @@ func (l *Log) Close() error {
 	l.progress.Broadcast()
 	l.work.Broadcast()
 	l.mu.Unlock()
-	close(l.stop)
 	l.workers.Wait()
 	for _, d := range l.disks {
 		if d.device != nil {
