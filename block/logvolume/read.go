@@ -102,12 +102,16 @@ func (l *Log) readRuns(runs []*run) error {
 	if len(runs) == 1 {
 		return l.readRun(runs[0])
 	}
+	direct, groups := l.divide(runs)
 	results := make(chan error, len(runs))
-	for _, r := range runs {
+	for _, r := range direct {
 		go func() { results <- l.readRun(r) }()
 	}
+	for _, g := range groups {
+		go func() { results <- l.reconstructGroup(g) }()
+	}
 	var first error
-	for range runs {
+	for range len(direct) + len(groups) {
 		if err := <-results; err != nil && first == nil {
 			first = err
 		}
@@ -188,19 +192,10 @@ func (l *Log) reconstruct(r *run) error {
 	if err := l.code.reconstruct(sources, wanted); err != nil {
 		return fmt.Errorf("reconstruct segment %d shard %d: %w", r.segment.id, r.shard, err)
 	}
-	for i, b := range r.blocks {
-		copy(b, sources[r.shard][i*format.BlockBytes:])
-		if r.entries[i].Matches(checksum(b)) {
-			continue
-		}
-		if err := l.search(r, i); err != nil {
-			return err
-		}
-	}
-	return nil
+	return l.takeFrom(r, sources[r.shard])
 }
 
-// readOthers reads columns of as many shards as wanted, but not of one. The
+// readOthers reads columns of as many shards as wanted, but not of one; -1: of all. The
 // result has an element for each shard, empty ones for those that were not read.
 func (l *Log) readOthers(s *segment, except, column, columns, wanted int) ([][]byte, error) {
 	sources := make([][]byte, l.geometry.Shards())

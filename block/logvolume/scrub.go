@@ -54,7 +54,10 @@ func (l *Log) Scrub(ctx context.Context, repair bool, progress Progress) (ScrubR
 		}
 	}
 	progress.tell(total, total)
-	if repair && report.RepairedBlocks > 0 && l.syncDisks(l.disks) {
+	l.mu.Lock()
+	disks := l.disks
+	l.mu.Unlock()
+	if repair && report.RepairedBlocks > 0 && l.syncDisks(disks) {
 		return report, l.tellSupers()
 	}
 	return report, nil

@@ -66,15 +66,15 @@ func (c *code) encodeColumns(shards [][][]byte) error {
 
 // writeShards returns how many shards reached their disks. Disks that fail are put out.
 func (l *Log) writeShards(r *row, shards [][][]byte) (done int) {
-	placed := l.placesOf(r.segment)
+	places, disks := l.placesOf(r.segment)
 	results := make(chan error, len(shards))
 	wait := 0
-	for i, shard := range placed {
-		if shard.Disk == format.NoDisk {
+	for i, d := range disks {
+		if d == nil {
 			continue
 		}
 		wait++
-		d, off := l.disks[shard.Disk], l.shardOffset(shard, int(r.header.Column))
+		off := l.shardOffset(places[i], int(r.header.Column))
 		go func() { results <- l.writeShard(d, shards[i], off) }()
 	}
 	for range wait {
@@ -85,21 +85,23 @@ func (l *Log) writeShards(r *row, shards [][][]byte) (done int) {
 	return done
 }
 
-// placesOf returns where the shards of a segment can be written now.
-func (l *Log) placesOf(s *segment) []format.ShardRecord {
+// placesOf returns where the shards of a segment are, and on which disks they can
+// be written now: nil for the others.
+func (l *Log) placesOf(s *segment) ([]format.ShardRecord, []*disk) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	places := append([]format.ShardRecord(nil), s.shards...)
-	for i := range places {
-		if places[i].Disk == format.NoDisk {
+	disks := make([]*disk, len(s.shards))
+	for i, shard := range s.shards {
+		if shard.Disk == format.NoDisk {
 			continue
 		}
-		if !l.disks[places[i].Disk].usable() {
+		if d := l.disks[shard.Disk]; d.usable() {
+			disks[i] = d
+		} else {
 			s.shards[i].Stale = true
-			places[i].Disk = format.NoDisk
 		}
 	}
-	return places
+	return append([]format.ShardRecord(nil), s.shards...), disks
 }
 
 func (l *Log) writeShard(d *disk, blocks [][]byte, off int64) error {
