@@ -66,7 +66,7 @@ var tryKernel = sync.OnceValue(func() []Result {
 	m := newMachine()
 	defer m.close()
 	var results []Result
-	for _, probes := range [][]probe{processProbes, memoryProbes, spaceProbes, networkProbes, connectionProbes} {
+	for _, probes := range [][]probe{processProbes, memoryProbes, spaceProbes, networkProbes, connectionProbes, volumeProbes} {
 		for _, p := range probes {
 			results = append(results, p.run(m))
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"torpor/host"
 	"torpor/internal/kerneltest"
 )
@@ -18,6 +20,9 @@ func TestKernelHasAll(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.Ptrace, kerneltest.Kernel("6.8"))
 	all := kerneltest.Kernel("6.15").Check() == nil
 	for _, r := range Kernel() {
+		if !r.OK && r.Name == "io-flusher" && strings.Contains(r.Cause, unix.EPERM.Error()) {
+			continue // even root may lack CAP_SYS_RESOURCE, in a container
+		}
 		if !r.OK && (all || r.Required) {
 			t.Errorf("%s: %s", r.Name, r.Cause)
 		}
