@@ -64,20 +64,21 @@ func (c *check) structure(ctx context.Context) error {
 	l := c.log
 	l.layersMu.Lock()
 	defer l.layersMu.Unlock()
+	l.mu.Lock()
+	l.gate++
+	// The cleaner may be needed for this, so it is stopped after it only.
+	err := l.emptyQueue()
+	l.mu.Unlock()
+	defer l.openGate()
+	if err != nil {
+		return err
+	}
 	l.cleanMu.Lock()
 	defer l.cleanMu.Unlock()
 	l.checkpointMu.Lock()
 	defer l.checkpointMu.Unlock()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.gate++
-	defer func() {
-		l.gate--
-		l.progress.Broadcast()
-	}()
-	if err := l.emptyQueue(); err != nil {
-		return err
-	}
 	for _, y := range l.layers {
 		if err := c.layer(ctx, y); err != nil {
 			return err
@@ -90,6 +91,13 @@ func (c *check) structure(ctx context.Context) error {
 	c.slots()
 	c.supers()
 	return nil
+}
+
+func (l *Log) openGate() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.gate--
+	l.progress.Broadcast()
 }
 
 // layer walks through all entries of a layer.

@@ -18,10 +18,11 @@ func (l *Log) capacity() int {
 }
 
 // admit refuses a change that might not find a place. Blocks that are queued are
-// counted as new ones first, and looked up if that is too much. Log.mu is held,
-// and released while the queue is cut and leaves are read.
+// counted as new ones first, and looked up if that is too much. Overwriting needs
+// no space but for leaves that change, for a time. Log.mu is held, and released
+// while the queue is cut, leaves are read, and a checkpoint is written.
 func (l *Log) admit(c change) error {
-	if len(c.pages) == 0 || l.taken()+len(c.pages) <= l.spaceBlocks {
+	if len(c.pages) == 0 || l.taken()+len(c.pages)+leafBound(len(c.pages), 1) <= l.spaceBlocks {
 		return nil
 	}
 	for l.queue.blocks > 0 && l.failed == nil {
@@ -35,20 +36,46 @@ func (l *Log) admit(c change) error {
 	if _, err := l.loadRange(c.layer, c.start, uint64(c.count)); err != nil {
 		return err
 	}
+	need, dirty := l.needOf(c), l.dirtyLeaves()
+	switch missing := l.taken() + need - l.spaceBlocks; {
+	case missing <= 0, need == 0 && dirty <= l.geometry.SegmentBlocks()/2:
+		return nil
+	case missing > dirty && need > 0:
+		return block.ErrNoSpace
+	}
+	l.mu.Unlock()
+	err := l.checkpoint()
+	l.mu.Lock()
+	if err == nil && need > 0 && l.taken()+need > l.spaceBlocks {
+		return block.ErrNoSpace
+	}
+	return err
+}
+
+// needOf is how many blocks more have to have a place after a change: new ones,
+// and if there are some, leaves. Those that there are have to be in memory.
+func (l *Log) needOf(c change) int {
 	fresh := 0
 	for at := c.start; at < c.end(); at++ {
 		if own, _ := l.blocks.Own(c.layer, at); !own.Mapped() {
 			fresh++
 		}
 	}
-	if l.taken()+fresh > l.spaceBlocks {
-		return block.ErrNoSpace
+	if fresh == 0 {
+		return 0
 	}
-	return nil
+	return fresh + leafBound(fresh, 1)
 }
 
 // taken is how many blocks have to have a place: useful data, what is queued, the
 // map, and its leaves that the next checkpoint writes before the old ones go.
 func (l *Log) taken() int {
-	return l.live + l.queue.blocks + l.meta + int(l.blocks.DirtyBytes()/format.BlockBytes)
+	return l.live + l.queue.blocks + leafBound(l.queue.blocks, len(l.queue.changes)) + l.meta + l.dirtyLeaves()
+}
+
+func (l *Log) dirtyLeaves() int { return int(l.blocks.DirtyBytes() / format.BlockBytes) }
+
+// leafBound is how many leaves so many blocks in so many changes are in at most.
+func leafBound(blocks, changes int) int {
+	return min(blocks, blocks/format.LeafEntries+2*changes)
 }
