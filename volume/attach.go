@@ -10,16 +10,16 @@ import (
 )
 
 // exportsDir is where the file systems go that block devices of a log lie in.
-func exportsDir(runDir string, id LogID) string {
-	return filepath.Join(runDir, "volumes", string(id)+".exports")
+func (s *Server) exportsDir() string {
+	return filepath.Join(s.config.RunDir, "volumes", string(s.config.Log)+".exports")
 }
 
-// hostAttachment is a volume as a block device of this host.
-type hostAttachment struct{ export *hostdev.Export }
+// attachment is a volume as a block device of this host.
+type attachment struct{ export *hostdev.Export }
 
 // attachHost makes a block device. Its directory is a new one: that of an export
 // that a killed server left stays for as long as somebody has it mounted.
-func attachHost(device block.Device, dir, volume string) (attachment, error) {
+func attachHost(device block.Device, dir, volume string) (*attachment, error) {
 	cleanExports(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -32,7 +32,7 @@ func attachHost(device block.Device, dir, volume string) (attachment, error) {
 	if err != nil {
 		return nil, errors.Join(err, removeUnused(mounted))
 	}
-	return hostAttachment{e}, nil
+	return &attachment{e}, nil
 }
 
 func removeUnused(dir string) error {
@@ -52,7 +52,7 @@ func cleanExports(dir string) {
 }
 
 // resumeHost goes on with a block device that a server had suspended.
-func resumeHost(device block.Device, s suspension) (attachment, error) {
+func resumeHost(device block.Device, s suspension) (*attachment, error) {
 	var state hostdev.State
 	files, err := s.take(&state)
 	if err == nil && len(files) != 1 {
@@ -65,17 +65,17 @@ func resumeHost(device block.Device, s suspension) (attachment, error) {
 	if err != nil {
 		return nil, errors.Join(err, files[0].Close())
 	}
-	return hostAttachment{e}, nil
+	return &attachment{e}, nil
 }
 
 // Path is the block device.
-func (h hostAttachment) Path() string { return h.export.Path() }
+func (h *attachment) Path() string { return h.export.Path() }
 
 // Resize tells the host that the volume has another size.
-func (h hostAttachment) Resize() error { return h.export.Resize() }
+func (h *attachment) Resize() error { return h.export.Resize() }
 
 // Suspend leaves the block device to the next server.
-func (h hostAttachment) Suspend() (suspension, error) {
+func (h *attachment) Suspend() (suspension, error) {
 	state, file, err := h.export.Suspend()
 	if err != nil {
 		return suspension{}, err
@@ -84,4 +84,4 @@ func (h hostAttachment) Suspend() (suspension, error) {
 }
 
 // Close takes the block device away, unless it is in use.
-func (h hostAttachment) Close() error { return h.export.Detach() }
+func (h *attachment) Close() error { return h.export.Detach() }

@@ -43,11 +43,11 @@ func (s *Server) joinLocked(spec DiskSpec) (block.Device, error) {
 		return nil, fmt.Errorf("open disk %s: it is a disk of this log already: %w", spec.Path, host.ErrExists)
 	}
 	if spec.Made != "" {
-		if err := s.parts.makeDisk(spec); err != nil {
+		if err := makeDisk(spec); err != nil {
 			return nil, err
 		}
 	}
-	device, err := s.parts.openDisk(spec, false)
+	device, err := openDisk(spec, false)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (s *Server) leaveLocked(path string) error {
 
 // replaceDisk puts a disk in the place of another and fills it. It goes on when
 // its client goes.
-func (s *Server) replaceDisk(r *http.Request, log volumeLog) (work, error) {
+func (s *Server) replaceDisk(r *http.Request, log *openedLog) (work, error) {
 	var request DiskRequest
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, fmt.Errorf("decode request: %w: %w", err, host.ErrInvalid)
@@ -136,7 +136,7 @@ func (s *Server) resumeRebuild() {
 }
 
 // scrub reads everything, compares it, and repairs if asked to.
-func (s *Server) scrub(r *http.Request, log volumeLog) (work, error) {
+func (s *Server) scrub(r *http.Request, log *openedLog) (work, error) {
 	var request JobRequest
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, fmt.Errorf("decode request: %w: %w", err, host.ErrInvalid)
@@ -155,7 +155,7 @@ func (s *Server) scrub(r *http.Request, log volumeLog) (work, error) {
 
 // check compares the log's map, segments and layers with each other, and with
 // the data if asked to.
-func (*Server) check(r *http.Request, log volumeLog) (work, error) {
+func (*Server) check(r *http.Request, log *openedLog) (work, error) {
 	var request JobRequest
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, fmt.Errorf("decode request: %w: %w", err, host.ErrInvalid)

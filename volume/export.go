@@ -13,8 +13,8 @@ import (
 // openVolume is a volume with exports.
 type openVolume struct {
 	device   block.Device
-	attached attachment // nil: none
-	servers  []nbdServer
+	attached *attachment // nil: none
+	servers  []*nbdExport
 	specs    []ExportSpec // of servers
 	problem  error        // why one that should exist does not
 }
@@ -82,9 +82,9 @@ func (s *Server) exportLocked(name string, handed handoff) {
 	var errs []error
 	if len(want.Holders) > 0 && v.attached == nil {
 		if suspended, ok := handed.Attached[name]; ok {
-			v.attached, err = s.parts.resume(v.device, suspended)
+			v.attached, err = resumeHost(v.device, suspended)
 		} else {
-			v.attached, err = s.parts.attach(v.device, name)
+			v.attached, err = attachHost(v.device, s.exportsDir(), name)
 		}
 		errs = append(errs, err)
 	}
@@ -92,11 +92,11 @@ func (s *Server) exportLocked(name string, handed handoff) {
 		if slices.Contains(v.specs, spec) {
 			continue
 		}
-		var server nbdServer
+		var server *nbdExport
 		if suspended, ok := handed.Served[spec.Listen]; ok {
-			server, err = s.parts.relisten(v.device, name, spec, suspended)
+			server, err = resumeNBD(v.device, name, spec, suspended)
 		} else {
-			server, err = s.parts.listen(v.device, name, spec)
+			server, err = listenNBD(v.device, name, spec)
 		}
 		if err == nil {
 			v.servers, v.specs = append(v.servers, server), append(v.specs, spec)
@@ -135,7 +135,7 @@ func (s *Server) attach(r VolumeRequest) (Attachment, error) {
 		return Attachment{}, err
 	}
 	if v.attached == nil {
-		if v.attached, err = s.parts.attach(v.device, r.Volume); err != nil {
+		if v.attached, err = attachHost(v.device, s.exportsDir(), r.Volume); err != nil {
 			v.attached = nil
 			want.Holders = slices.DeleteFunc(want.Holders, func(h Holder) bool { return h == r.Holder })
 			return Attachment{}, errors.Join(fmt.Errorf("attach volume %s: %w", r.Volume, err), s.save(), s.dropLocked(r.Volume))
@@ -165,7 +165,7 @@ func (s *Server) detach(r VolumeRequest) error {
 		}
 		v.attached = nil
 	}
-	s.parts.clean()
+	cleanExports(s.exportsDir())
 	want.Holders = left
 	return errors.Join(s.save(), s.dropLocked(r.Volume))
 }
@@ -196,7 +196,7 @@ func (s *Server) export(r VolumeRequest) (ExportStatus, error) {
 	if i := slices.Index(v.specs, r.Export); i >= 0 {
 		return exportStatus(v.specs[i], v.servers[i]), nil
 	}
-	server, err := s.parts.listen(v.device, r.Volume, r.Export)
+	server, err := listenNBD(v.device, r.Volume, r.Export)
 	if err != nil {
 		return ExportStatus{}, errors.Join(fmt.Errorf("export volume %s: %w", r.Volume, err), s.dropLocked(r.Volume))
 	}
@@ -235,6 +235,6 @@ func (s *Server) unexport(r VolumeRequest) error {
 	return errors.Join(append(errs, s.dropLocked(r.Volume))...)
 }
 
-func exportStatus(spec ExportSpec, server nbdServer) ExportStatus {
+func exportStatus(spec ExportSpec, server *nbdExport) ExportStatus {
 	return ExportStatus{ExportSpec: spec, URI: server.URI(), Clients: server.Clients()}
 }

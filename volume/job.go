@@ -90,7 +90,7 @@ func (s *Server) jobStatus() *JobStatus {
 
 // longJob answers a request by starting a job and telling its progress. One that
 // only reads ends when its client goes; others go on.
-func (s *Server) longJob(what string, goesOn bool, f func(*http.Request, volumeLog) (work, error)) http.HandlerFunc {
+func (s *Server) longJob(what string, goesOn bool, f func(*http.Request, *openedLog) (work, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		s.mu.Lock()
 		log, err := s.openedLocked()

@@ -13,6 +13,12 @@ import (
 	"torpor/host"
 )
 
+// logDisk is a disk for a log: its name is its path.
+type logDisk struct {
+	name   string
+	device block.Device
+}
+
 // createLog formats disks. What users gave must be blank, unless forced.
 func createLog(disks []logDisk, layout host.Layout, force bool) error {
 	for _, d := range disks {
@@ -60,11 +66,33 @@ func kind(err error) error {
 	return err
 }
 
-// openedLog is a log on disks.
+// openedLog is an open log, whose errors have kinds of package host.
 type openedLog struct{ log *logvolume.Log }
 
-// openLog recovers a log.
-func openLog(disks []logDisk, event func(reason string)) (volumeLog, error) {
+// logDescription is what an open log says of itself.
+type logDescription struct {
+	health                   Health
+	reason                   string
+	capacityBytes, usedBytes int64
+	written                  Written
+	disks                    []DiskStatus
+	out                      []string // names of those that are not up
+	volumes                  []volumeDescription
+}
+
+type volumeDescription struct {
+	name                 string
+	sizeBytes, usedBytes int64
+	origin               string // VOLUME@SNAPSHOT that it is a clone of
+	created              time.Time
+	snapshots            []SnapshotStatus
+}
+
+// openLog recovers a log. It owns the disks then.
+func openLog(disks []logDisk, event func(reason string)) (*openedLog, error) {
+	if len(disks) == 0 {
+		return nil, fmt.Errorf("open log: none of its disks is there: %w", host.ErrNotFound)
+	}
 	log, err := logvolume.Open(logDisks(disks), logvolume.Options{Events: func(e logvolume.Event) { event(e.Reason) }})
 	if err != nil {
 		return nil, kind(err)
@@ -72,7 +100,7 @@ func openLog(disks []logDisk, event func(reason string)) (volumeLog, error) {
 	return &openedLog{log}, nil
 }
 
-// CreateVolume implements volumeLog, as the following do.
+// CreateVolume makes an empty volume.
 func (o *openedLog) CreateVolume(name string, sizeBytes int64) error {
 	return kind(o.log.CreateVolume(name, sizeBytes))
 }

@@ -37,7 +37,7 @@ func newNBD(device block.Device, volume string, spec ExportSpec) (*nbdExport, er
 }
 
 // listenNBD offers a volume at an address.
-func listenNBD(device block.Device, volume string, spec ExportSpec) (nbdServer, error) {
+func listenNBD(device block.Device, volume string, spec ExportSpec) (*nbdExport, error) {
 	e, err := newNBD(device, volume, spec)
 	if err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func removeSocket(path string) error {
 }
 
 // resumeNBD goes on with what a server had suspended.
-func resumeNBD(device block.Device, volume string, spec ExportSpec, s suspension) (nbdServer, error) {
+func resumeNBD(device block.Device, volume string, spec ExportSpec, s suspension) (*nbdExport, error) {
 	var handover nbd.Handover
 	files, err := s.take(&handover)
 	if err != nil {

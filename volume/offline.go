@@ -11,20 +11,16 @@ import (
 // CheckOffline checks the log of a volume that no server has open. Its disks are
 // only read. Errors: host.ErrNotFound; host.ErrExists while a server has it.
 func CheckOffline(ctx context.Context, stateDir, name string, data bool, tell func(Progress)) (Report, error) {
-	return checkOffline(ctx, realParts(""), stateDir, name, data, tell)
-}
-
-func checkOffline(ctx context.Context, parts parts, stateDir, name string, data bool, tell func(Progress)) (Report, error) {
 	states, errs := LoadStates(stateDir)
 	for _, s := range states {
 		if _, ok := s.Volumes[name]; ok && s.Phase == Ready {
-			return checkState(ctx, parts, stateDir, s, data, tell)
+			return checkState(ctx, stateDir, s, data, tell)
 		}
 	}
 	return Report{}, errors.Join(append(errs, fmt.Errorf("find volume %s: %w", name, host.ErrNotFound))...)
 }
 
-func checkState(ctx context.Context, parts parts, stateDir string, s *State, data bool, tell func(Progress)) (report Report, err error) {
+func checkState(ctx context.Context, stateDir string, s *State, data bool, tell func(Progress)) (report Report, err error) {
 	lock, err := lockLog(stateDir, s.ID)
 	if err != nil {
 		return report, err
@@ -32,7 +28,7 @@ func checkState(ctx context.Context, parts parts, stateDir string, s *State, dat
 	defer lock.Close()
 	var disks []logDisk
 	for _, spec := range s.Disks {
-		device, failed := parts.openDisk(spec, true)
+		device, failed := openDisk(spec, true)
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue
@@ -40,7 +36,7 @@ func checkState(ctx context.Context, parts parts, stateDir string, s *State, dat
 		// Recovery writes; here it does so into memory.
 		disks = append(disks, logDisk{spec.Path, newOverlay(device)})
 	}
-	log, failed := parts.openLog(disks, func(string) {})
+	log, failed := openLog(disks, func(string) {})
 	if failed != nil {
 		return report, errors.Join(failed, err, closeDisks(disks))
 	}

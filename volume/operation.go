@@ -50,10 +50,10 @@ func (s *Server) create(r CreateRequest) error {
 	}
 	disks, err := s.makeDisksLocked()
 	if err == nil {
-		err = s.parts.createLog(disks, s.state.Layout, r.Force)
+		err = createLog(disks, s.state.Layout, r.Force)
 	}
 	if err == nil {
-		s.log, err = s.parts.openLog(disks, s.observe)
+		s.log, err = openLog(disks, s.observe)
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("create volume %s: %w", r.Volume, err), closeDisks(disks))
@@ -78,7 +78,7 @@ func (s *Server) makeDisksLocked() ([]logDisk, error) {
 		if spec.Made == "" {
 			continue
 		}
-		if err := s.parts.makeDisk(spec); err != nil {
+		if err := makeDisk(spec); err != nil {
 			return nil, err
 		}
 	}
@@ -257,7 +257,7 @@ func (s *Server) wipeLocked() error {
 		if spec.Made != "" {
 			continue
 		}
-		d, err := s.parts.openDisk(spec, false)
+		d, err := openDisk(spec, false)
 		if err != nil {
 			continue
 		}

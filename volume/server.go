@@ -31,7 +31,6 @@ type Config struct {
 // Server serves one log.
 type Server struct {
 	config  Config
-	parts   parts
 	lock    *os.File
 	events  *wire.Broadcast
 	binary  func() (string, error)
@@ -43,7 +42,7 @@ type Server struct {
 
 	mu      sync.Mutex // orders all that changes volumes and exports
 	state   *State
-	log     volumeLog        // nil: not open; it owns its disks
+	log     *openedLog       // nil: not open; it owns its disks
 	failure error            // why it is not open
 	missing map[string]error // why a disk could not be opened, by its path
 	volumes map[string]*openVolume
@@ -58,11 +57,7 @@ type Server struct {
 // exist. A log that can not be opened is one whose status says why: a server
 // that only ends could not. Errors: host.ErrExists when another one serves it.
 func NewServer(config Config) (*Server, error) {
-	return newServer(config, realParts(exportsDir(config.RunDir, config.Log)))
-}
-
-func newServer(config Config, parts parts) (*Server, error) {
-	s := &Server{config: config, parts: parts, events: wire.NewBroadcast(), ended: make(chan struct{}), happened: make(chan string, eventsWaiting), volumes: map[string]*openVolume{},
+	s := &Server{config: config, events: wire.NewBroadcast(), ended: make(chan struct{}), happened: make(chan string, eventsWaiting), volumes: map[string]*openVolume{},
 		binary: sync.OnceValues(func() (string, error) { return BinarySum("/proc/self/exe") })}
 	handed, err := takeHandoff(config.Handoff)
 	if err != nil {
@@ -80,7 +75,7 @@ func newServer(config Config, parts parts) (*Server, error) {
 		return nil, errors.Join(err, s.lock.Close())
 	}
 	if config.Handoff == 0 {
-		s.parts.clean()
+		cleanExports(s.exportsDir())
 	}
 	if s.state.Phase == Ready {
 		s.openLocked(handed)
@@ -148,7 +143,7 @@ func (s *Server) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	err := s.closeLogLocked()
-	s.parts.clean()
+	cleanExports(s.exportsDir())
 	return errors.Join(err, s.lock.Close())
 }
 
@@ -157,7 +152,7 @@ func (s *Server) close() error {
 func (s *Server) openLocked(handed handoff) {
 	s.failure = nil
 	disks := s.openDisksLocked()
-	log, err := s.parts.openLog(disks, s.observe)
+	log, err := openLog(disks, s.observe)
 	if err != nil {
 		s.failure = errors.Join(append([]error{err, closeDisks(disks)}, slices.Collect(maps.Values(s.missing))...)...)
 		s.tell(host.EventVolume, "", s.failure.Error())
@@ -179,7 +174,7 @@ func (s *Server) openDisksLocked() []logDisk {
 	var disks []logDisk
 	s.missing = map[string]error{}
 	for _, spec := range s.state.Disks {
-		device, err := s.parts.openDisk(spec, false)
+		device, err := openDisk(spec, false)
 		if err != nil {
 			s.missing[spec.Path] = err
 			continue
@@ -229,7 +224,7 @@ func (s *Server) closeLogLocked() error {
 }
 
 // opened returns the open log, or why there is none.
-func (s *Server) openedLocked() (volumeLog, error) {
+func (s *Server) openedLocked() (*openedLog, error) {
 	switch {
 	case s.log != nil:
 		return s.log, nil
