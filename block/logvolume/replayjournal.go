@@ -111,7 +111,7 @@ func (l *Log) readRecord(d *disk, off int64, p format.RecordPrefix) (r foundReco
 		return r, false
 	}
 	h, err := format.DecodeRecord(b)
-	if err != nil {
+	if err != nil || h.Prefix() != p {
 		return r, false
 	}
 	r = foundRecord{header: *h, pages: l.pages.pagesOf(b[p.HeaderBlocks*format.BlockBytes:])}
