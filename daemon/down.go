@@ -106,7 +106,7 @@ func (d *Daemon) giveUpVolumes(u *unit, remove bool) error {
 	}
 	record := u.seen()
 	for _, v := range record.Volumes {
-		if used[v.Name] {
+		if used[v.Name] || v.Torpor == nil && !v.External {
 			continue
 		}
 		if err := d.supplies.ReleaseVolume(v.Name); err != nil {

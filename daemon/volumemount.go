@@ -18,19 +18,25 @@ import (
 func (v *volumeServers) virtual(spec host.VolumeSpec) (bool, error) {
 	_, err := os.Lstat(volumeDir(v.config.StateDir, spec.Name))
 	local := err == nil
+	if spec.Torpor != nil {
+		if local {
+			return false, fmt.Errorf("use volume %s with driver torpor: there is a local volume of that name: %w", spec.Name, host.ErrExists)
+		}
+		return true, nil
+	}
+	if local {
+		return false, nil
+	}
 	_, err = v.locate(spec.Name)
-	there := err == nil
-	if err != nil && !errors.Is(err, host.ErrNotFound) {
-		return false, err
-	}
-	wanted := spec.Torpor != nil
 	switch {
-	case wanted && local:
-		return false, fmt.Errorf("use volume %s with driver torpor: there is a local volume of that name: %w", spec.Name, host.ErrExists)
-	case !wanted && there && !spec.External:
+	case err == nil && !spec.External:
 		return false, fmt.Errorf("use volume %s: it is a virtual disk; say driver: torpor, or external: true: %w", spec.Name, host.ErrExists)
+	case err == nil:
+		return true, nil
+	case errors.Is(err, host.ErrNotFound) || !spec.External:
+		return false, nil
 	}
-	return wanted || there, nil
+	return false, err
 }
 
 // mounted makes a volume's file system available and returns its directory. What

@@ -166,14 +166,13 @@ func (b *builder) RemoveVolume(name string) error {
 	if !filepath.IsLocal(name) || strings.Contains(name, "/") {
 		return fmt.Errorf("remove volume %q: not a name: %w", name, host.ErrInvalid)
 	}
-	if _, err := b.volumes.locate(name); err == nil {
-		return b.volumes.remove(context.Background(), volume.VolumeRequest{Volume: name})
-	} else if !errors.Is(err, host.ErrNotFound) {
-		return err
-	}
 	dir := volumeDir(b.config.StateDir, name)
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil
+		err := b.volumes.remove(context.Background(), volume.VolumeRequest{Volume: name})
+		if errors.Is(err, host.ErrNotFound) {
+			return nil
+		}
+		return err
 	}
 	if err := b.config.discard(dir); err != nil {
 		return fmt.Errorf("remove volume %s: %w", name, err)

@@ -79,6 +79,7 @@ func TestProgramsParse(t *testing.T) {
 		{"chat/server.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
 		{"web/app.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
 		{"front/api.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
+		{"volume/server.py", []string{"python3", "-c", "import ast, sys; ast.parse(open(sys.argv[1]).read())"}},
 		{"front/site.js", []string{"node", "--check"}},
 		{"web/db.sh", []string{"sh", "-n"}},
 	} {

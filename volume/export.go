@@ -82,6 +82,7 @@ func (s *Server) exportLocked(name string, handed handoff) {
 	var errs []error
 	if len(want.Holders) > 0 && v.attached == nil {
 		if suspended, ok := handed.Attached[name]; ok {
+			delete(handed.Attached, name)
 			v.attached, err = resumeHost(v.device, suspended)
 		} else {
 			v.attached, err = attachHost(v.device, s.exportsDir(), name)
@@ -94,6 +95,7 @@ func (s *Server) exportLocked(name string, handed handoff) {
 		}
 		var server *nbdExport
 		if suspended, ok := handed.Served[spec.Listen]; ok {
+			delete(handed.Served, spec.Listen)
 			server, err = resumeNBD(v.device, name, spec, suspended)
 		} else {
 			server, err = listenNBD(v.device, name, spec)

@@ -63,6 +63,24 @@ func (h *handoff) keepFromChildren() {
 	}
 }
 
+// drop closes the descriptors of exports that nobody took: their users see errors
+// instead of waiting for ever.
+func (h *handoff) drop() error {
+	var errs []error
+	for _, all := range []map[string]suspension{h.Attached, h.Served} {
+		for name, s := range all {
+			var state json.RawMessage
+			files, err := s.take(&state)
+			for _, f := range files {
+				err = errors.Join(err, f.Close())
+			}
+			errs = append(errs, err)
+			delete(all, name)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // BinarySum is the SHA-256 of an executable.
 func BinarySum(path string) (string, error) {
 	f, err := os.Open(path)

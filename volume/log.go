@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"torpor/block"
@@ -201,8 +202,12 @@ func (o *openedLog) volumes() []volumeDescription {
 	infos := o.log.Volumes()
 	for _, info := range infos {
 		if info.Snapshot == "" {
+			origin := info.Origin
+			if strings.HasPrefix(origin, info.Volume+"@") { // its own newest
+				origin = ""
+			}
 			byName[info.Volume] = &volumeDescription{name: info.Volume, sizeBytes: info.SizeBytes, usedBytes: info.OwnBytes,
-				origin: info.Origin, created: time.Unix(0, info.CreatedUnixNS)}
+				origin: origin, created: time.Unix(0, info.CreatedUnixNS)}
 		}
 	}
 	for _, info := range infos {

@@ -154,7 +154,7 @@ func (s *Server) openLocked(handed handoff) {
 	disks := s.openDisksLocked()
 	log, err := openLog(disks, s.observe)
 	if err != nil {
-		s.failure = errors.Join(append([]error{err, closeDisks(disks)}, slices.Collect(maps.Values(s.missing))...)...)
+		s.failure = errors.Join(append([]error{err, closeDisks(disks), handed.drop()}, slices.Collect(maps.Values(s.missing))...)...)
 		s.tell(host.EventVolume, "", s.failure.Error())
 		return
 	}
@@ -166,6 +166,9 @@ func (s *Server) openLocked(handed handoff) {
 	}
 	for name := range s.state.Volumes {
 		s.exportLocked(name, handed)
+	}
+	if err := handed.drop(); err != nil {
+		s.tell(host.EventVolume, "", err.Error())
 	}
 }
 

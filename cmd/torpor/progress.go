@@ -21,6 +21,9 @@ func progressPrinter(env *environment, asJSON bool) func(daemon.Progress) {
 	return func(p daemon.Progress) {
 		mu.Lock()
 		defer mu.Unlock()
+		if p.Result != nil { // the command prints it
+			return
+		}
 		line := p.Subject + " " + p.What
 		if p.Detail != "" {
 			line += " " + p.Detail

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"torpor/kernel/proc"
 	"torpor/volume"
 )
 
@@ -21,6 +22,10 @@ func newVolumeServeCommand(env *environment) *cobra.Command {
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			config.Log = volume.LogID(args[0])
+			// Else it could wait, for memory, for writes to its own block devices.
+			if err := proc.BecomeFlusher(); err != nil {
+				fmt.Fprintln(env.stderr, "torpor: warning:", err)
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			server, err := volume.NewServer(config)

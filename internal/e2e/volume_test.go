@@ -229,6 +229,41 @@ func TestVolumeServerUpgrade(t *testing.T) {
 	c.want("/append", "22")
 }
 
+// TestVolumeServerOfAnotherBinary starts a daemon of another torpor while the
+// service runs: it has the volume server execute that.
+func TestVolumeServerOfAnotherBinary(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Program("nbdcopy"))
+	m := volumeMachine(t)
+	m.upOnVolume(onVolume)
+	c := m.web()
+	c.want("/append", "1")
+	before := m.dataVolume()
+	m.must("volume", "snapshot", before.Name+"@one")
+	m.must("volume", "clone", before.Name+"@one", "copy"+m.project)
+	uri := strings.TrimSpace(m.must("volume", "export", "copy"+m.project, "--read-only"))
+	m.stopDaemon(syscall.SIGTERM)
+	b, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := program
+	t.Cleanup(func() { program = old })
+	program = m.file("torpor", string(append(b, 0)))
+	m.serve()
+	c.want("/append", "2")
+	after := m.dataVolume()
+	if after.Log.Binary == before.Log.Binary || after.Log.PID != before.Log.PID || after.Device != before.Device {
+		t.Errorf("volume is %+v, was %+v", after, before)
+	}
+	if out, err := exec.Command("nbdcopy", uri, filepath.Join(m.dir, "image")).CombinedOutput(); err != nil {
+		t.Errorf("read by NBD: %v: %s", err, out)
+	}
+	m.must("volume", "rm", "--force", "copy"+m.project)
+	m.must("volume", "rm", before.Name+"@one")
+	m.must("sleep", "web")
+	c.want("/append", "3")
+}
+
 // TestVolumeSnapshotAndClone reads a clone beside its origin, which goes on.
 func TestVolumeSnapshotAndClone(t *testing.T) {
 	m := volumeMachine(t)
