@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"torpor/internal/kerneltest"
 )
@@ -393,6 +395,44 @@ func (m *machine) stopServers() {
 		}
 		return nil
 	})
+}
+
+// TestVolumeDaemonKilledAnywhere kills the daemon at many moments of up and down.
+// The next one goes on, and after down -v nothing is left.
+func TestVolumeDaemonKilledAnywhere(t *testing.T) {
+	m := volumeMachine(t)
+	m.file("writer.py", writer)
+	m.compose(onVolume)
+	interrupted := func(after time.Duration, args ...string) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		cmd := m.command(ctx, args...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after)
+		m.stopDaemon(syscall.SIGKILL)
+		_ = cmd.Wait()
+		m.serve()
+	}
+	for i := range 10 {
+		after := time.Duration(i*40) * time.Millisecond
+		interrupted(after, "up", "-d")
+		m.must("up", "-d")
+		m.web().want("/append", "1")
+		interrupted(after, "down", "-t", "1")
+		m.must("up", "-d")
+		m.web().want("/append", "2")
+		interrupted(after, "down", "-v", "-t", "1")
+		if r := m.torpor("down", "-v", "-t", "1"); r.code != 0 && r.code != 5 {
+			t.Fatalf("%s", r)
+		}
+		m.leftovers()
+		if t.Failed() {
+			t.Fatalf("after %s", after)
+		}
+	}
 }
 
 // TestVolumeRefusals are requests that can not be, each with what to do.
