@@ -20,13 +20,17 @@ type nbdExport struct {
 	uri    string
 }
 
+// maxNBDClients bounds the connections of one export, and so its memory: each may
+// hold requests of 64 MiB. Clients with several connections have up to 8.
+const maxNBDClients = 16
+
 // newNBD makes a server without listeners.
 func newNBD(device block.Device, volume string, spec ExportSpec) (*nbdExport, error) {
 	config, err := spec.tls()
 	if err != nil {
 		return nil, err
 	}
-	server, err := nbd.New(nbd.ServerSpec{TLS: config, RequireTLS: config != nil})
+	server, err := nbd.New(nbd.ServerSpec{TLS: config, RequireTLS: config != nil, MaxConnections: maxNBDClients})
 	if err != nil {
 		return nil, err
 	}
