@@ -24,6 +24,7 @@ import (
 type machine struct {
 	t           *testing.T
 	dir         string
+	program     string // the torpor that is installed
 	project     string // unique on this machine
 	projects    []string
 	daemon      *exec.Cmd
@@ -41,7 +42,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, dir: dir, project: fmt.Sprintf("e2e%d%s", os.Getpid(), strings.ToLower(filepath.Base(dir)))}
+	m := &machine{t: t, dir: dir, program: program, project: fmt.Sprintf("e2e%d%s", os.Getpid(), strings.ToLower(filepath.Base(dir)))}
 	t.Cleanup(m.end)
 	m.serve()
 	return m
@@ -57,7 +58,7 @@ func (m *machine) env() []string {
 // serve starts the daemon and waits until it answers.
 func (m *machine) serve() {
 	m.t.Helper()
-	m.daemon, m.daemonLog, m.daemonEnded = exec.Command(program, "serve"), &bytes.Buffer{}, make(chan error, 1)
+	m.daemon, m.daemonLog, m.daemonEnded = exec.Command(m.program, "serve"), &bytes.Buffer{}, make(chan error, 1)
 	m.daemon.Env, m.daemon.Stdout, m.daemon.Stderr = m.env(), m.daemonLog, m.daemonLog
 	m.daemon.WaitDelay = time.Second
 	if err := m.daemon.Start(); err != nil {
@@ -111,7 +112,8 @@ func (m *machine) processes(verb string) []int {
 		exe, _ := os.Readlink(entry + "/exe")
 		cmdline, _ := os.ReadFile(entry + "/cmdline")
 		args := strings.Split(string(cmdline), "\x00")
-		if strings.HasPrefix(filepath.Base(exe), filepath.Base(program)) && len(args) > 1 && args[1] == verb && strings.Contains(string(cmdline)+string(environ(entry)), m.dir) {
+		ours := exe == m.program || strings.HasPrefix(filepath.Base(exe), filepath.Base(program))
+		if ours && len(args) > 1 && args[1] == verb && strings.Contains(string(cmdline)+string(environ(entry)), m.dir) {
 			pid, _ := strconv.Atoi(filepath.Base(entry))
 			pids = append(pids, pid)
 		}
@@ -175,6 +177,9 @@ func (m *machine) leftovers() {
 			found = append(found, "mount "+strings.TrimSpace(line))
 		}
 	}
+	for _, device := range loopsOf(m.dir, m.project) {
+		found = append(found, "loop device "+device)
+	}
 	links, err := exec.Command("ip", "-o", "link").Output()
 	if err != nil {
 		m.t.Error(err)
@@ -187,6 +192,19 @@ func (m *machine) leftovers() {
 	if len(found) > 0 {
 		m.t.Errorf("left behind:\n\t%s", strings.Join(found, "\n\t"))
 	}
+}
+
+// loopsOf lists loop devices with a backing file in whose path one of the words is.
+func loopsOf(words ...string) []string {
+	var found []string
+	backings, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, backing := range backings {
+		b, _ := os.ReadFile(backing)
+		if slices.ContainsFunc(words, func(word string) bool { return strings.Contains(string(b), word) }) {
+			found = append(found, "/dev/"+strings.Split(backing, "/")[3])
+		}
+	}
+	return found
 }
 
 // result is what a command line did.
@@ -202,7 +220,7 @@ func (r result) String() string {
 
 // command is torpor with arguments, in the directory of the compose file.
 func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, m.program, args...)
 	cmd.Env, cmd.Dir, cmd.WaitDelay = m.env(), m.dir, time.Second
 	return cmd
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -51,11 +52,27 @@ func again() int {
 	cmd.Env = append(os.Environ(), insideVariable+"="+filepath.Join(dir, "torpor"))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Unshareflags: syscall.CLONE_NEWNS}
-	if err := cmd.Run(); err != nil {
+	err = cmd.Run()
+	if cmd.Process != nil {
+		err = errors.Join(err, detachLoops(fmt.Sprintf("/e2e%dm", cmd.Process.Pid)))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		return 1
 	}
 	return 0
+}
+
+// detachLoops detaches the loop devices of volumes whose names begin so. There
+// are some if the tests were killed: the mounts went with their namespace, and
+// nobody finds these devices any more.
+func detachLoops(prefix string) error {
+	var errs []error
+	for _, device := range loopsOf(prefix) {
+		out, err := exec.Command("losetup", "-d", device).CombinedOutput()
+		errs = append(errs, fmt.Errorf("tests left %s: detached: %v %s", device, err, out))
+	}
+	return errors.Join(errs...)
 }
 
 func prepare() error {
