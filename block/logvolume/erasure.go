@@ -45,3 +45,29 @@ func (c *code) reconstruct(shards [][]byte, wanted []bool) error {
 	}
 	return c.encoder.ReconstructSome(shards, wanted)
 }
+
+// consistent says whether the shards that are not empty are of one code word.
+func (c *code) consistent(shards [][]byte) bool {
+	if c.encoder == nil {
+		return true
+	}
+	made := make([][]byte, len(shards))
+	wanted := make([]bool, len(shards))
+	sources := 0
+	for i, shard := range shards {
+		if len(shard) > 0 && sources < c.data {
+			made[i] = shard
+			sources++
+		}
+		wanted[i] = made[i] == nil
+	}
+	if sources < c.data || c.encoder.ReconstructSome(made, wanted) != nil {
+		return false
+	}
+	for i, shard := range shards {
+		if len(shard) > 0 && string(shard) != string(made[i]) {
+			return false
+		}
+	}
+	return true
+}

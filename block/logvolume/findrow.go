@@ -129,22 +129,15 @@ func (l *Log) eachVersion(s *segment, shard, column int, try func([]byte) bool) 
 	return l.eachMade(all, shard, try)
 }
 
-// allVersions is eachVersion that reads all disks. It calls try once if they agree.
+// allVersions is eachVersion that reads all disks, and calls try once if all of
+// them agree: then that is right, unless more than may be are wrong.
 func (l *Log) allVersions(s *segment, shard, column int, try func([]byte) bool) bool {
 	all := make([][]byte, l.geometry.Shards())
 	l.readShards(s, []int{shard}, column, 1, all)
 	l.readOther(s, shard, column, all)
 	defer func() { l.putAll(all) }()
-	agree := len(all[shard]) > 0
-	if agree {
-		first := all[shard]
-		l.eachMade(all, shard, func(made []byte) bool {
-			agree = string(made) == string(first)
-			return true
-		})
-		if try(first) || agree {
-			return true
-		}
+	if len(all[shard]) > 0 && (try(all[shard]) || l.code.consistent(all)) {
+		return true
 	}
 	return l.eachMade(all, shard, try)
 }
