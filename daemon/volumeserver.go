@@ -333,7 +333,7 @@ func (v *volumeServers) discard(ctx context.Context, id volume.LogID) error {
 	if err != nil {
 		return err
 	}
-	if err := volume.RemoveMade(s); err != nil {
+	if err := volume.RemoveMade(s.Disks); err != nil {
 		return fmt.Errorf("remove log %s: %w", id, err)
 	}
 	_ = os.Remove(volume.SocketPath(v.config.RunDir, id))

@@ -28,7 +28,7 @@ func (s *Server) addDisk(r DiskRequest) error {
 		return err
 	}
 	if err := log.AddDisk(logDisk{r.Disk.Path, device}); err != nil {
-		return errors.Join(fmt.Errorf("add disk %s: %w", r.Disk.Path, err), device.Close(), s.leaveLocked(r.Disk.Path))
+		return errors.Join(fmt.Errorf("add disk %s: %w", r.Disk.Path, err), device.Close(), s.leaveLocked(r.Disk.Path), RemoveMade([]DiskSpec{r.Disk}))
 	}
 	s.noteDisksLocked()
 	return s.save()
@@ -36,11 +36,29 @@ func (s *Server) addDisk(r DiskRequest) error {
 
 // joinLocked opens a disk that the log has not, and notes it.
 func (s *Server) joinLocked(spec DiskSpec) (block.Device, error) {
-	if !filepath.IsAbs(spec.Path) {
-		return nil, fmt.Errorf("open disk %q: not an absolute path: %w", spec.Path, host.ErrInvalid)
-	}
 	if slices.ContainsFunc(s.state.Disks, func(d DiskSpec) bool { return d.Path == spec.Path }) {
 		return nil, fmt.Errorf("open disk %s: it is a disk of this log already: %w", spec.Path, host.ErrExists)
+	}
+	return s.noteLocked(spec, append(slices.Clone(s.state.Disks), spec))
+}
+
+// swapLocked opens a disk that is where a lost one was.
+func (s *Server) swapLocked(spec DiskSpec) (block.Device, error) {
+	i := slices.IndexFunc(s.state.Disks, func(d DiskSpec) bool { return d.Path == spec.Path })
+	for _, d := range s.log.Describe().disks {
+		if d.ID == s.state.Disks[i].ID && d.State == "up" {
+			return nil, &host.Refusal{Reasons: []string{fmt.Sprintf("disk %s is in use; a disk in its place needs another path", spec.Path)}}
+		}
+	}
+	disks := slices.Clone(s.state.Disks)
+	disks[i] = spec
+	return s.noteLocked(spec, disks)
+}
+
+// noteLocked opens a disk, after it was made, and makes it one of the log's.
+func (s *Server) noteLocked(spec DiskSpec, disks []DiskSpec) (block.Device, error) {
+	if !filepath.IsAbs(spec.Path) {
+		return nil, fmt.Errorf("open disk %q: not an absolute path: %w", spec.Path, host.ErrInvalid)
 	}
 	if spec.Made != "" {
 		if err := makeDisk(spec); err != nil {
@@ -49,11 +67,11 @@ func (s *Server) joinLocked(spec DiskSpec) (block.Device, error) {
 	}
 	device, err := openDisk(spec, false)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, RemoveMade([]DiskSpec{spec}))
 	}
-	s.state.Disks = append(s.state.Disks, spec)
+	s.state.Disks = disks
 	if err := s.save(); err != nil {
-		return nil, errors.Join(err, device.Close(), s.leaveLocked(spec.Path))
+		return nil, errors.Join(err, device.Close(), RemoveMade([]DiskSpec{spec}))
 	}
 	return device, nil
 }
@@ -72,33 +90,62 @@ func (s *Server) replaceDisk(r *http.Request, log *openedLog) (work, error) {
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		return nil, fmt.Errorf("decode request: %w: %w", err, host.ErrInvalid)
 	}
-	old := request.Old
 	s.mu.Lock()
-	i := slices.IndexFunc(s.state.Disks, func(d DiskSpec) bool { return d.Path == old })
+	defer s.mu.Unlock()
+	i := slices.IndexFunc(s.state.Disks, func(d DiskSpec) bool { return d.Path == request.Old })
 	if i < 0 {
-		s.mu.Unlock()
-		return nil, fmt.Errorf("replace disk %s: the log has none of that path; torpor volume inspect lists them: %w", old, host.ErrNotFound)
+		return nil, fmt.Errorf("replace disk %s: the log has none of that path; torpor volume inspect lists them: %w", request.Old, host.ErrNotFound)
+	}
+	old := s.state.Disks[i]
+	return func(ctx context.Context, progress func(done, total int64)) (any, error) {
+		if err := s.fill(ctx, log, old, request.Disk, progress); err != nil {
+			return nil, fmt.Errorf("replace disk %s: %w", old.Path, err)
+		}
+		return nil, nil
+	}, nil
+}
+
+// fill is the work of replaceDisk.
+func (s *Server) fill(ctx context.Context, log *openedLog, old, fresh DiskSpec, progress func(done, total int64)) error {
+	s.mu.Lock()
+	before := s.state.Disks
+	join := s.joinLocked
+	if fresh.Path == old.Path {
+		join = s.swapLocked
+	}
+	device, err := join(fresh)
+	s.mu.Unlock()
+	if err != nil {
+		return err
 	}
 	// A log does not know the path of a disk that was missing when it was opened.
-	id := orDefault(s.state.Disks[i].ID, old)
-	s.mu.Unlock()
-	return func(ctx context.Context, progress func(done, total int64)) (any, error) {
-		s.mu.Lock()
-		device, err := s.joinLocked(request.Disk)
-		s.mu.Unlock()
-		if err != nil {
-			return nil, err
-		}
-		err = log.ReplaceDisk(ctx, id, logDisk{request.Disk.Path, device}, progress)
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if err != nil { // the new one may hold shards already: it stays
-			return nil, fmt.Errorf("replace disk %s: %w", old, err)
-		}
-		err = s.leaveLocked(old)
-		s.noteDisksLocked()
-		return nil, errors.Join(err, s.save())
-	}, nil
+	err = log.ReplaceDisk(ctx, orDefault(old.ID, old.Path), logDisk{fresh.Path, device}, progress)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	taken := slices.ContainsFunc(log.Describe().disks, func(d DiskStatus) bool { return d.Path == fresh.Path })
+	switch {
+	case err == nil:
+		err = s.retireLocked(old, fresh)
+	case !taken:
+		s.state.Disks = before
+		err = errors.Join(err, device.Close(), RemoveMade([]DiskSpec{fresh}))
+	}
+	s.noteDisksLocked()
+	return errors.Join(err, s.save())
+}
+
+// retireLocked forgets a disk that another one took the place of, and removes what
+// was made for it.
+func (s *Server) retireLocked(old, fresh DiskSpec) error {
+	var err error
+	if old.Path != fresh.Path {
+		err = s.leaveLocked(old.Path)
+	}
+	delete(s.missing, old.Path)
+	if old.Made == fresh.Made {
+		return err
+	}
+	return errors.Join(err, RemoveMade([]DiskSpec{old}))
 }
 
 func orDefault(s, otherwise string) string {

@@ -241,7 +241,7 @@ func (s *Server) removeLogLocked() error {
 	if err := s.save(); err != nil {
 		return err
 	}
-	err := errors.Join(s.closeLogLocked(), s.wipeLocked(), RemoveMade(s.state))
+	err := errors.Join(s.closeLogLocked(), s.wipeLocked(), RemoveMade(s.state.Disks))
 	s.end()
 	return err
 }
@@ -267,9 +267,9 @@ func (s *Server) wipeLocked() error {
 }
 
 // RemoveMade removes the files and directories that were made for a log.
-func RemoveMade(s *State) error {
+func RemoveMade(disks []DiskSpec) error {
 	var errs []error
-	for _, d := range s.Disks {
+	for _, d := range disks {
 		if d.Made != "" {
 			errs = append(errs, os.RemoveAll(d.Made))
 		}

@@ -369,12 +369,28 @@ func TestVolumeDiskLost(t *testing.T) {
 	if v := m.dataVolume(); v.Log.State != "ok" {
 		t.Errorf("with another disk volume is %+v", v)
 	}
+	if left, err := os.ReadDir(disks[1]); err != nil || len(left) != 0 {
+		t.Errorf("the lost disk left %v, %v", left, err)
+	}
 	m.must("volume", "disk", "add", name, disks[1])
 	m.web().want("/append", "3")
 	if out := m.must("volume", "check", "--data", name); !strings.Contains(out, "nothing is wrong") {
 		t.Errorf("check says %s", out)
 	}
 	m.must("down")
+	m.stopServers()
+	// Another disk in the very place of a lost one.
+	if err := os.RemoveAll(filepath.Join(disks[0], name+".volume")); err != nil {
+		t.Fatal(err)
+	}
+	m.serve()
+	if r := m.torpor("volume", "disk", "replace", name, disks[2], disks[2]); r.code != 3 || !strings.Contains(r.stderr, "needs another path") {
+		t.Errorf("a disk that is in use was replaced by itself: %s", r)
+	}
+	m.must("volume", "disk", "replace", name, disks[0], disks[0])
+	if v := m.dataVolume(); v.Log.State != "ok" {
+		t.Errorf("with another disk in its place volume is %+v", v)
+	}
 	m.must("up", "-d")
 	m.web().want("/append", "4")
 }
