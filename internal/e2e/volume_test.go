@@ -248,14 +248,12 @@ func TestVolumeServerOfAnotherBinary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	old := program
-	t.Cleanup(func() { program = old })
-	program = m.file("torpor", string(append(b, 0)))
+	m.program = m.file("torpor", string(append(b, 0)))
 	m.serve()
 	c.want("/append", "2")
 	after := m.dataVolume()
 	if after.Log.Binary == before.Log.Binary || after.Log.PID != before.Log.PID || after.Device != before.Device {
-		t.Errorf("volume is %+v, was %+v", after, before)
+		t.Errorf("volume is %+v, was %+v; events: %s", after, before, m.must("events"))
 	}
 	if out, err := exec.Command("nbdcopy", uri, filepath.Join(m.dir, "image")).CombinedOutput(); err != nil {
 		t.Errorf("read by NBD: %v: %s", err, out)
