@@ -217,7 +217,7 @@ func (c *check) supers() {
 		if !d.usable() {
 			continue
 		}
-		s, err := readSuper(d.device)
+		s, err := readSuperWithin(l.options.DiskTimeout, d.device)
 		switch {
 		case s == nil:
 			c.problem("disk %s has no superblock: %v", d.name, err)

@@ -39,9 +39,11 @@ func Create(disks []Disk, spec Spec) error {
 		return err
 	}
 	for _, d := range disks {
-		s, _ := readSuper(d.Device)
-		if s != nil && !spec.Force {
-			return fmt.Errorf("create log on %s: %w: %s", d.Name, ErrInUse, s.Log)
+		if spec.Force {
+			continue
+		}
+		if err := mustHoldNoLog(Options{}.diskTimeout(), d.Device); err != nil {
+			return fmt.Errorf("create log on %s: %w", d.Name, err)
 		}
 	}
 	super := format.Super{Generation: 1, Epoch: 1, Geometry: geometry}

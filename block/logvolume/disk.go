@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"torpor/block"
 	"torpor/block/logvolume/format"
@@ -36,6 +37,11 @@ type disk struct {
 	dirty  atomic.Bool
 	syncMu sync.Mutex
 
+	timeout time.Duration
+	pending atomic.Int32 // requests that the device has not ended
+	overdue atomic.Int32 // reads that nobody waits for
+	usual   atomic.Int64 // how long reads take, in ns
+
 	readErrors, writeErrors, corrupt atomic.Int64
 	readBytes, writtenBytes          atomic.Int64
 }
@@ -43,8 +49,10 @@ type disk struct {
 // usable says whether rows and journal records may be written to it.
 func (d *disk) usable() bool { return d.device != nil && d.state != format.DiskOut }
 
+// write writes p. After errLate p is still being written.
 func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
-	if err := block.WriteVector(d.device, p, block.Offset(off), flags); err != nil {
+	err := d.request(func() error { return block.WriteVector(d.device, p, block.Offset(off), flags) })
+	if err != nil {
 		d.writeErrors.Add(1)
 		return fmt.Errorf("write disk %s: %w", d.name, err)
 	}
@@ -57,11 +65,15 @@ func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
 	return nil
 }
 
+// read fills p. After errLate p is still being filled.
 func (d *disk) read(p [][]byte, off int64) error {
-	if err := block.ReadVector(d.device, p, block.Offset(off)); err != nil {
+	began := time.Now()
+	err := d.request(func() error { return block.ReadVector(d.device, p, block.Offset(off)) })
+	if err != nil {
 		d.readErrors.Add(1)
 		return fmt.Errorf("read disk %s: %w", d.name, err)
 	}
+	d.tookTime(time.Since(began))
 	for _, b := range p {
 		d.readBytes.Add(int64(len(b)))
 	}
@@ -75,7 +87,7 @@ func (d *disk) sync() error {
 	if !d.dirty.Swap(false) {
 		return nil
 	}
-	if err := d.device.Flush(); err != nil {
+	if err := d.request(d.device.Flush); err != nil {
 		d.dirty.Store(true)
 		d.writeErrors.Add(1)
 		return fmt.Errorf("flush disk %s: %w", d.name, err)

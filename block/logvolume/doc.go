@@ -16,7 +16,9 @@
 // *cut* under it: it gets its number, its place, and the map is changed; then
 // it is written. Goroutines, all ended by Log.Close: the cutter makes rows of
 // what is queued, writers write them, the cleaner frees segments, and the
-// checkpointer bounds what a recovery has to read.
+// checkpointer bounds what a recovery has to read. Requests to disks have
+// goroutines of their own, which outlive the log if the disk never answers; their
+// memory is not used again.
 //
 // Lock order: layersMu, cleanMu, checkpointMu, superMu, mu. The disks are trusted for nothing but that
 // what they return was chosen by nobody who knows the checksums.

@@ -120,7 +120,7 @@ func (l *Log) readHeader(s *segment, p format.RowPrefix, first []byte) *foundRow
 // each choice of other shards makes of it; until try returns true.
 func (l *Log) eachVersion(s *segment, shard, column int, try func([]byte) bool) bool {
 	all := make([][]byte, l.geometry.Shards())
-	l.readShards(s, []int{shard}, column, 1, all)
+	l.readShards(s, []int{shard}, column, 1, all, true)
 	defer func() { l.putAll(all) }()
 	if len(all[shard]) > 0 && try(all[shard]) {
 		return true
@@ -133,7 +133,7 @@ func (l *Log) eachVersion(s *segment, shard, column int, try func([]byte) bool) 
 // them agree: then that is right, unless more than may be are wrong.
 func (l *Log) allVersions(s *segment, shard, column int, try func([]byte) bool) bool {
 	all := make([][]byte, l.geometry.Shards())
-	l.readShards(s, []int{shard}, column, 1, all)
+	l.readShards(s, []int{shard}, column, 1, all, true)
 	l.readOther(s, shard, column, all)
 	defer func() { l.putAll(all) }()
 	if len(all[shard]) > 0 && (try(all[shard]) || l.code.consistent(all)) {
@@ -150,7 +150,7 @@ func (l *Log) readOther(s *segment, except, column int, all [][]byte) {
 			others = append(others, other)
 		}
 	}
-	l.readShards(s, others, column, 1, all)
+	l.readShards(s, others, column, 1, all, true)
 }
 
 // eachMade calls try with what each choice of other shards makes of one.
@@ -189,7 +189,7 @@ func (l *Log) verifyRow(f *foundRow) (whole bool) {
 		}
 		if d, off := l.sourceOf(f.segment, shard, int(f.header.Column)); d != nil {
 			// A disk that can not take it is out, and the segment degraded.
-			_ = l.writeShard(d, w.shards[shard], off)
+			_ = w.writeShard(d, shard, off)
 		}
 	}
 	return true

@@ -43,7 +43,9 @@ func (l *Log) commit(goal format.Sequence) error {
 	l.mu.Unlock()
 	written := l.writeRecord(r)
 	l.mu.Lock()
-	l.unref(r.pages)
+	if !r.late {
+		l.unref(r.pages)
+	}
 	switch {
 	case !written:
 		return nil

@@ -1,6 +1,8 @@
 package logvolume
 
 import (
+	"errors"
+
 	"torpor/block"
 	"torpor/block/logvolume/format"
 )
@@ -55,6 +57,7 @@ type record struct {
 	pages  []*page
 	disks  []*disk
 	offs   []int64
+	late   bool // a disk is still writing it
 }
 
 // recordOf makes a record of all queued changes up to goal that are not durable,
@@ -132,7 +135,6 @@ func (l *Log) placeRecord(r *record) bool {
 // is out then.
 func (l *Log) writeRecord(r *record) bool {
 	header := l.buffers.get(r.header.HeaderBlocks() * format.BlockBytes)
-	defer l.buffers.put(header)
 	r.header.EncodeTo(header)
 	blocks := [][]byte{header}
 	for _, p := range r.pages {
@@ -144,7 +146,12 @@ func (l *Log) writeRecord(r *record) bool {
 	}
 	all := true
 	for range r.disks {
-		all = <-results == nil && all
+		err := <-results
+		all = all && err == nil
+		r.late = r.late || errors.Is(err, errLate)
+	}
+	if !r.late {
+		l.buffers.put(header)
 	}
 	return all
 }

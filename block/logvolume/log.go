@@ -3,6 +3,7 @@ package logvolume
 import (
 	"fmt"
 	"sync"
+	"time"
 
 	"torpor/block"
 	"torpor/block/logvolume/blockmap"
@@ -23,6 +24,9 @@ type Options struct {
 	// CheckpointBytes: after so much was written to the log the map is written,
 	// too. Default: 1/16 of what is mapped, 64 MiB to 8 GiB.
 	CheckpointBytes int64
+	// DiskTimeout: a disk that takes longer for a request is not used any more,
+	// unless it is for a read and the disk can not be spared. Default 10 s.
+	DiskTimeout time.Duration
 	// Events is called for what happens by itself. It must return soon and not
 	// call the log. It may be nil.
 	Events func(Event)
@@ -38,9 +42,10 @@ type Log struct {
 	buffers   bufferPool
 	rows      chan *row // from the cutter to the writers
 	workers   sync.WaitGroup
-	stop      chan struct{} // closed by Close
-	kick      chan struct{} // to the checkpointer
-	cleanKick chan struct{} // to the cleaner
+	fetches   sync.WaitGroup // reads of disks, some of which nobody waits for
+	stop      chan struct{}  // closed by Close
+	kick      chan struct{}  // to the checkpointer
+	cleanKick chan struct{}  // to the cleaner
 
 	layersMu     sync.Mutex // one change of layers at a time
 	cleanMu      sync.Mutex // held while segments are cleaned

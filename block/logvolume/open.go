@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"torpor/block"
 	"torpor/block/logvolume/blockmap"
@@ -33,7 +34,7 @@ func assemble(disks []Disk, o Options) (*Log, error) {
 	var newest *format.Super
 	var unread error
 	for i, d := range disks {
-		s, err := readSuper(d.Device)
+		s, err := readSuperWithin(o.diskTimeout(), d.Device)
 		if err != nil {
 			unread = errors.Join(unread, fmt.Errorf("disk %s: %w: %w", d.Name, ErrNotALog, err))
 			continue
@@ -83,6 +84,9 @@ func newLog(s *format.Super, o Options) *Log {
 		diskBytes += int64(record.Slots) * s.Geometry.ShardBytes
 	}
 	l.options = o.withDefaults(diskBytes)
+	for _, d := range l.disks {
+		d.timeout = l.options.DiskTimeout
+	}
 	l.blocks.SetLimit(l.options.MapBytes)
 	return l
 }
@@ -95,10 +99,18 @@ func (o Options) withDefaults(diskBytes int64) Options {
 		o.MapBytes = 64<<20 + diskBytes/512
 	}
 	o.MapBytes = max(o.MapBytes, 16<<20)
+	o.DiskTimeout = o.diskTimeout()
 	if o.JournalBatchBytes == 0 {
 		o.JournalBatchBytes = 64 << 10
 	}
 	return o
+}
+
+func (o Options) diskTimeout() time.Duration {
+	if o.DiskTimeout == 0 {
+		return 10 * time.Second
+	}
+	return o.DiskTimeout
 }
 
 // attach gives a disk its device.
@@ -151,13 +163,14 @@ func (l *Log) Close() error {
 	l.work.Broadcast()
 	l.mu.Unlock()
 	l.workers.Wait()
+	l.fetches.Wait()
 	for _, d := range l.disks {
 		if d.device != nil {
-			err = errors.Join(err, d.device.Close())
+			err = errors.Join(err, l.closeDevice(d.name, d.device))
 		}
 	}
 	for _, former := range l.former {
-		err = errors.Join(err, former.Close())
+		err = errors.Join(err, l.closeDevice("that was replaced", former))
 	}
 	return err
 }

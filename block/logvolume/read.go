@@ -120,13 +120,63 @@ func (l *Log) readRuns(runs []*run) error {
 }
 
 // readRun reads a run from its disk, and what is not right there by the others.
+// These are asked, too, if the disk is late; the first to answer wins.
 func (l *Log) readRun(r *run) error {
-	if d, off := l.sourceOf(r.segment, r.shard, r.column); d != nil {
-		if err := d.read(joined(r.blocks), off); err == nil {
-			return l.repairRun(r, d)
+	d, off := l.sourceOf(r.segment, r.shard, r.column)
+	if d == nil || d.lags() && l.geometry.ParityShards > 0 && l.reconstruct(r) == nil {
+		if d == nil {
+			return l.reconstruct(r)
 		}
+		return nil
 	}
-	return l.reconstruct(r)
+	f := l.fetch(d, off, len(r.blocks)*format.BlockBytes)
+	if f.await(d.patience()) || l.geometry.ParityShards == 0 {
+		return l.takeRun(r, d, f)
+	}
+	return l.overtake(r, d, f)
+}
+
+// takeRun fills a run with what its disk returned.
+func (l *Log) takeRun(r *run, d *disk, f *fetch) error {
+	b, err := f.take()
+	defer l.buffers.put(b)
+	if err != nil {
+		return l.reconstruct(r)
+	}
+	for i := range r.blocks {
+		copy(r.blocks[i], b[i*format.BlockBytes:])
+	}
+	return l.repairRun(r, d)
+}
+
+// overtake makes a run from others while its disk is late. Whoever is first ends it.
+func (l *Log) overtake(r *run, d *disk, f *fetch) error {
+	b := l.buffers.get(len(r.blocks) * format.BlockBytes)
+	other := &run{r.segment, r.shard, r.column, r.entries, make([][]byte, len(r.blocks))}
+	for i := range other.blocks {
+		other.blocks[i] = b[i*format.BlockBytes : (i+1)*format.BlockBytes]
+	}
+	made := make(chan error, 1)
+	r.segment.readers.Add(1)
+	l.fetches.Go(func() {
+		defer r.segment.readers.Add(-1)
+		made <- l.reconstruct(other)
+	})
+	select {
+	case <-f.done:
+		// What the others make is left to the garbage collector.
+		return l.takeRun(r, d, f)
+	case err := <-made:
+		defer l.buffers.put(b)
+		if err != nil {
+			return l.takeRun(r, d, f)
+		}
+		f.abandon()
+		for i := range r.blocks {
+			copy(r.blocks[i], other.blocks[i])
+		}
+		return nil
+	}
 }
 
 // sourceOf returns where a shard can be read, nil if it is missing or stale.
@@ -165,20 +215,6 @@ func (l *Log) repairRun(r *run, d *disk) error {
 	return nil
 }
 
-// joined merges buffers that are neighbours in memory.
-func joined(blocks [][]byte) [][]byte {
-	merged := [][]byte{blocks[0]}
-	for _, b := range blocks[1:] {
-		last := merged[len(merged)-1]
-		if cap(last) >= len(last)+len(b) && &last[:len(last)+1][len(last)] == &b[0] {
-			merged[len(merged)-1] = last[:len(last)+len(b)]
-		} else {
-			merged = append(merged, b)
-		}
-	}
-	return merged
-}
-
 // reconstruct makes a run from other shards of its columns.
 func (l *Log) reconstruct(r *run) error {
 	n := len(r.blocks)
@@ -199,18 +235,23 @@ func (l *Log) reconstruct(r *run) error {
 // result has an element for each shard, empty ones for those that were not read.
 func (l *Log) readOthers(s *segment, except, column, columns, wanted int) ([][]byte, error) {
 	sources := make([][]byte, l.geometry.Shards())
-	for wanted > 0 {
-		var read []int
-		for shard := range sources {
-			if d, _ := l.sourceOf(s, shard, column); shard != except && sources[shard] == nil && d != nil && len(read) < wanted {
-				read = append(read, shard)
-			}
-		}
-		if len(read) < wanted {
+	for patient := false; wanted > 0; {
+		read := l.prompt(s, column, func(shard int) bool { return shard != except && sources[shard] == nil })
+		switch {
+		case len(read) >= wanted:
+			wanted -= l.readShards(s, read[:wanted], column, columns, sources, patient)
+		case patient:
 			l.putAll(sources)
 			return nil, fmt.Errorf("too few disks have it: %w", block.ErrCorrupt)
+		default:
+			// Those that were late have another chance, also those that failed.
+			patient = true
+			for shard := range sources {
+				if len(sources[shard]) == 0 {
+					sources[shard] = nil
+				}
+			}
 		}
-		wanted -= l.readShards(s, read, column, columns, sources)
 	}
 	for shard := range sources {
 		if sources[shard] != nil && len(sources[shard]) == 0 {
@@ -220,20 +261,41 @@ func (l *Log) readOthers(s *segment, except, column, columns, wanted int) ([][]b
 	return sources, nil
 }
 
+// prompt returns the shards that can be read, of those that are wanted, on disks
+// that are late last.
+func (l *Log) prompt(s *segment, column int, wanted func(shard int) bool) []int {
+	var shards, late []int
+	for shard := range s.shards {
+		d, _ := l.sourceOf(s, shard, column)
+		switch {
+		case d == nil || !wanted(shard):
+		case d.lags():
+			late = append(late, shard)
+		default:
+			shards = append(shards, shard)
+		}
+	}
+	return append(shards, late...)
+}
+
 // readShards reads columns of some shards at once. Those that fail become empty
-// and not nil. It returns how many did not.
-func (l *Log) readShards(s *segment, shards []int, column, columns int, into [][]byte) (done int) {
+// and not nil, also those that are late if it is not patient. It returns how many
+// did not.
+func (l *Log) readShards(s *segment, shards []int, column, columns int, into [][]byte, patient bool) (done int) {
 	results := make(chan bool, len(shards))
 	for _, shard := range shards {
 		go func() {
-			b := l.buffers.get(columns * format.BlockBytes)
+			into[shard] = []byte{}
 			d, off := l.sourceOf(s, shard, column)
-			ok := d != nil && d.read([][]byte{b}, off) == nil
-			if !ok {
-				b = b[:0]
+			if d == nil {
+				results <- false
+				return
 			}
-			into[shard] = b
-			results <- ok
+			b, err := l.readSome(d, off, columns, patient)
+			if err == nil {
+				into[shard] = b
+			}
+			results <- err == nil
 		}()
 	}
 	for range shards {
@@ -260,7 +322,7 @@ func (l *Log) search(r *run, i int) error {
 			have = append(have, shard)
 		}
 	}
-	l.readShards(r.segment, have, r.column+i, 1, all)
+	l.readShards(r.segment, have, r.column+i, 1, all, true)
 	defer l.putAll(all)
 	wanted := make([]bool, len(all))
 	wanted[r.shard] = true

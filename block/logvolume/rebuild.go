@@ -30,7 +30,7 @@ func (l *Log) addDisk(d Disk) error {
 	}
 	l.layersMu.Lock()
 	defer l.layersMu.Unlock()
-	added := &disk{name: d.Name, device: d.Device, slots: make([]*segment, slots), written: make([]bool, slots), free: slots}
+	added := &disk{timeout: l.options.DiskTimeout, name: d.Name, device: d.Device, slots: make([]*segment, slots), written: make([]bool, slots), free: slots}
 	added.journal.bytes = l.geometry.JournalBytes
 	rand.Read(added.id[:])
 	if err := d.Device.Zero(block.Range{LenBytes: format.HeadBytes + l.geometry.JournalBytes}, 0); err != nil {
@@ -51,8 +51,8 @@ func (l *Log) addDisk(d Disk) error {
 
 // slotsOf checks that a disk can be taken, and says how many shards it has room for.
 func (l *Log) slotsOf(d Disk) (int, error) {
-	if s, _ := readSuper(d.Device); s != nil {
-		return 0, fmt.Errorf("%w: %s", ErrInUse, s.Log)
+	if err := mustHoldNoLog(l.options.DiskTimeout, d.Device); err != nil {
+		return 0, err
 	}
 	slots := (d.Device.Info().SizeBytes - l.geometry.SlotOffset(0)) / l.geometry.ShardBytes
 	if slots < 1 {
@@ -117,7 +117,7 @@ func (l *Log) diskNamed(name string) *disk {
 
 // sameDisk says whether a device has the superblock of a disk that is out.
 func (l *Log) sameDisk(old *disk, d Disk) (bool, error) {
-	s, _ := readSuper(d.Device)
+	s, _ := readSuperWithin(l.options.DiskTimeout, d.Device)
 	if s == nil || s.Log != l.id || s.Disk != old.id {
 		return false, nil
 	}
@@ -126,13 +126,17 @@ func (l *Log) sameDisk(old *disk, d Disk) (bool, error) {
 	if old.usable() {
 		return false, fmt.Errorf("it is in use: %w", ErrInUse)
 	}
+	if old.pending.Load() > 0 {
+		// They could destroy what is written to it from now on.
+		return false, fmt.Errorf("requests to it are still under way: %w", ErrInUse)
+	}
 	return true, nil
 }
 
 // install puts a device in the place of a disk that is out. All of its shards
 // are missing then, or if it is the same disk again, those that are stale.
 func (l *Log) install(old *disk, d Disk, again bool) {
-	fresh := &disk{name: d.Name, device: d.Device, id: old.id, index: old.index, state: format.DiskFilling, slots: old.slots, written: old.written, free: old.free}
+	fresh := &disk{timeout: old.timeout, name: d.Name, device: d.Device, id: old.id, index: old.index, state: format.DiskFilling, slots: old.slots, written: old.written, free: old.free}
 	fresh.journal.bytes = l.geometry.JournalBytes
 	if !again {
 		rand.Read(fresh.id[:])
@@ -311,7 +315,7 @@ func (l *Log) rebuildSegment(ctx context.Context, s *segment) error {
 		defer w.release()
 		for _, to := range fills {
 			off := l.shardOffset(format.ShardRecord{Slot: to.slot}, int(f.header.Column))
-			if err := l.writeShard(to.disk, w.shards[to.shard], off); err != nil {
+			if err := w.writeShard(to.disk, to.shard, off); err != nil {
 				return errors.Join(errLostDisk, err)
 			}
 		}
@@ -346,7 +350,7 @@ func (l *Log) settleFills(s *segment, fills []refill, filled bool) {
 			}
 			s.shards[to.shard] = format.ShardRecord{Disk: uint8(to.disk.index), Slot: to.slot}
 		case to.fresh:
-			to.disk.freeSlot(to.slot)
+			l.disks[to.disk.index].freeSlot(to.slot)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package logvolume
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"sync"
 
@@ -80,11 +81,12 @@ const journalPieceBytes = 4 << 20
 // readJournal returns the records of one disk. What can not be read is left out:
 // other disks have it.
 func (l *Log) readJournal(d *disk) (records []foundRecord) {
-	b := l.buffers.get(journalPieceBytes)
-	defer l.buffers.put(b)
 	for off := int64(0); off < d.journal.bytes; off += journalPieceBytes {
-		piece := b[:min(journalPieceBytes, d.journal.bytes-off)]
-		if d.read([][]byte{piece}, format.HeadBytes+off) != nil {
+		piece, err := l.readSome(d, format.HeadBytes+off, int(min(journalPieceBytes, d.journal.bytes-off)/format.BlockBytes), true)
+		if errors.Is(err, errLate) {
+			break
+		}
+		if err != nil {
 			continue
 		}
 		for at := 0; at < len(piece); at += format.BlockBytes {
@@ -96,6 +98,7 @@ func (l *Log) readJournal(d *disk) (records []foundRecord) {
 				records = append(records, r)
 			}
 		}
+		l.buffers.put(piece)
 	}
 	return records
 }

@@ -86,3 +86,21 @@ func TestJournalIsWhole(t *testing.T) {
 		})
 	}
 }
+
+// TestUnreadableIsNotEmpty offers disks that may hold a log, which nobody can tell.
+func TestUnreadableIsNotEmpty(t *testing.T) {
+	f := faultyDisks(memoryDisks(4, 34))
+	l, _ := newTestLog(t, f.disks[:3], testSpec(2, 1), 1<<20)
+	f.faults[3].Add(fault.Rule{Ops: fault.Read, Count: 1, Action: fault.Action{Err: syscall.EIO}})
+	if err := l.ReplaceDisk(t.Context(), "m1", f.disks[3], nil); block.Errno(err) != syscall.EIO {
+		t.Errorf("replace: %v", err)
+	}
+	f.faults[3].Add(fault.Rule{Ops: fault.Read, Skip: 1, Action: fault.Action{Err: syscall.EIO}})
+	if err := l.AddDisk(f.disks[3]); block.Errno(err) != syscall.EIO {
+		t.Errorf("add: %v", err)
+	}
+	if err := Create(f.disks[3:], testSpec(1, 0)); block.Errno(err) != syscall.EIO {
+		t.Errorf("create: %v", err)
+	}
+	must(t, l.Close())
+}

@@ -16,6 +16,7 @@ type row struct {
 	pages        []*page // the stored blocks in order
 	shardsDone   int     // how many shards were written
 	finished     bool
+	late         bool // a disk is still writing it
 }
 
 // pageAt returns the page of a slot; nil for the header.

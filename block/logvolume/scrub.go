@@ -2,6 +2,7 @@ package logvolume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"torpor/block/logvolume/format"
@@ -127,7 +128,7 @@ func (l *Log) scrubRow(f *foundRow, repair bool, report *ScrubReport) error {
 		}
 		d.corrupt.Add(int64(wrong))
 		l.event(d.name, "disk %s has %d wrong blocks in segment %d", d.name, wrong, f.segment.id)
-		if repair && l.writeShard(d, w.shards[shard], off) == nil {
+		if repair && w.writeShard(d, shard, off) == nil {
 			report.RepairedBlocks += int64(wrong)
 		}
 	}
@@ -142,10 +143,21 @@ type wholeRow struct {
 	was    [][]byte   // as it was read; nil if it was not
 	buffer []byte
 	pages  []*page
+	late   bool // it is still being written
+}
+
+// writeShard writes one of the shards to a disk.
+func (w *wholeRow) writeShard(d *disk, shard int, off int64) error {
+	err := w.log.writeShard(d, w.shards[shard], off)
+	w.late = w.late || errors.Is(err, errLate)
+	return err
 }
 
 func (w *wholeRow) release() {
 	w.log.putAll(w.was)
+	if w.late {
+		return
+	}
 	w.log.buffers.put(w.buffer)
 	w.log.pages.put(w.pages)
 }
@@ -173,7 +185,7 @@ func (l *Log) readWhole(f *foundRow) (*wholeRow, error) {
 			present = append(present, shard)
 		}
 	}
-	l.readShards(f.segment, present, int(f.header.Column), int(f.header.Columns), w.was)
+	l.readShards(f.segment, present, int(f.header.Column), int(f.header.Columns), w.was, true)
 	for shard, b := range w.was {
 		if len(b) == 0 {
 			w.was[shard] = nil

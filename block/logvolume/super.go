@@ -1,7 +1,9 @@
 package logvolume
 
 import (
+	"errors"
 	"fmt"
+	"time"
 
 	"torpor/block"
 	"torpor/block/logvolume/format"
@@ -54,9 +56,11 @@ func (l *Log) writeSuper(supers map[*disk][]byte, off int64) bool {
 	for d, b := range supers {
 		go func() {
 			aligned := l.buffers.get(len(b))
-			defer l.buffers.put(aligned)
 			copy(aligned, b)
 			err := d.write([][]byte{aligned}, off, block.FUA)
+			if !errors.Is(err, errLate) {
+				l.buffers.put(aligned)
+			}
 			if err != nil {
 				l.putOut(d, err)
 			}
@@ -79,26 +83,63 @@ func (l *Log) superOf(d *disk) *format.Super {
 	return s
 }
 
-// readSuper returns the newer one of a disk's two superblocks, nil if neither is one.
+// readSuperWithin is readSuper that gives up after a time.
+func readSuperWithin(patience time.Duration, d block.Device) (s *format.Super, err error) {
+	type answer struct {
+		super *format.Super
+		err   error
+	}
+	answers := make(chan answer, 1)
+	err = await(patience, func() error {
+		s, err := readSuper(d)
+		answers <- answer{s, err}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	a := <-answers
+	return a.super, a.err
+}
+
+// readSuper returns the newer one of a disk's two superblocks. Errors:
+// format.ErrFormat if both can be read and neither is one; else what the disk says.
 func readSuper(d block.Device) (newest *format.Super, err error) {
 	b := block.AlignedBuffer(format.BlockBytes)
+	var unread, wrong error
 	for _, off := range format.SuperOffsets {
 		if d.Info().SizeBytes < off+format.BlockBytes {
 			return nil, fmt.Errorf("%d bytes are too few: %w", d.Info().SizeBytes, format.ErrFormat)
 		}
-		if readErr := d.ReadAt(b, block.Offset(off)); readErr != nil {
-			err = readErr
+		if err := d.ReadAt(b, block.Offset(off)); err != nil {
+			unread = err
 			continue
 		}
-		s, decodeErr := format.DecodeSuper(b)
-		if decodeErr != nil {
-			err = decodeErr
+		s, err := format.DecodeSuper(b)
+		if err != nil {
+			wrong = err
 		} else if newest == nil || s.Generation > newest.Generation {
 			newest = s
 		}
 	}
-	if newest != nil {
-		err = nil
+	switch {
+	case newest != nil:
+		return newest, nil
+	case unread != nil:
+		return nil, unread
 	}
-	return newest, err
+	return nil, wrong
+}
+
+// mustHoldNoLog returns an error if a disk holds a log, or can not be read: then
+// nobody knows.
+func mustHoldNoLog(patience time.Duration, d block.Device) error {
+	s, err := readSuperWithin(patience, d)
+	switch {
+	case s != nil:
+		return fmt.Errorf("%w: %s", ErrInUse, s.Log)
+	case errors.Is(err, format.ErrFormat):
+		return nil
+	}
+	return err
 }

@@ -1,6 +1,10 @@
 package logvolume
 
-import "torpor/block"
+import (
+	"errors"
+
+	"torpor/block"
+)
 
 // keepWritten is how many free slots of a disk keep their space, to be used
 // again. More are discarded: what lies below gives the space to others.
@@ -22,9 +26,11 @@ func (l *Log) trim() {
 			}
 			r := block.Range{Start: block.Offset(l.geometry.SlotOffset(slot)), LenBytes: l.geometry.ShardBytes}
 			// If it keeps its space, others have less, and nothing is lost.
-			_ = d.device.Discard(r, 0)
+			if err := d.request(func() error { return d.device.Discard(r, 0) }); errors.Is(err, errLate) {
+				l.putOut(d, err)
+			}
 			l.mu.Lock()
-			d.freeSlot(slot)
+			l.disks[d.index].freeSlot(slot)
 			l.mu.Unlock()
 		}
 	}

@@ -17,7 +17,9 @@ func (l *Log) write(r *row) {
 	if err == nil {
 		done = l.writeShards(r, shards)
 	}
-	l.buffers.put(buffer)
+	if !r.late {
+		l.buffers.put(buffer)
+	}
 	l.finish(r, done, err)
 }
 
@@ -78,9 +80,11 @@ func (l *Log) writeShards(r *row, shards [][][]byte) (done int) {
 		go func() { results <- l.writeShard(d, shards[i], off) }()
 	}
 	for range wait {
-		if err := <-results; err == nil {
+		err := <-results
+		if err == nil {
 			done++
 		}
+		r.late = r.late || errors.Is(err, errLate)
 	}
 	return done
 }
@@ -145,7 +149,9 @@ func (l *Log) releasePages(r *row) {
 		}
 	}
 	l.dirtyPages -= len(r.pages)
-	l.unref(r.pages)
+	if !r.late {
+		l.unref(r.pages)
+	}
 	r.pages = nil
 }
 

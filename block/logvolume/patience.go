@@ -1,0 +1,161 @@
+package logvolume
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"torpor/block"
+	"torpor/block/logvolume/format"
+)
+
+// errLate ends a request that a disk has not answered in time. It is still under
+// way: its memory must not be used again, and is left to the garbage collector.
+var errLate = fmt.Errorf("no answer in time: %w", syscall.ETIMEDOUT)
+
+// await makes a request, and waits so long for its end. Time in which this process
+// was stopped hardly counts: it is measured in parts.
+func await(patience time.Duration, request func() error) error {
+	const parts = 4
+	done := make(chan error, 1)
+	go func() { done <- request() }()
+	timer := time.NewTimer(patience / parts)
+	defer timer.Stop()
+	for range parts {
+		select {
+		case err := <-done:
+			return err
+		case <-timer.C:
+			timer.Reset(patience / parts)
+		}
+	}
+	return errLate
+}
+
+// request is await for a disk, which counts requests that are late.
+func (d *disk) request(do func() error) error {
+	d.pending.Add(1)
+	return await(d.timeout, func() error {
+		defer d.pending.Add(-1)
+		return do()
+	})
+}
+
+// minPatience is how long a read is waited for at least before the others are asked.
+const minPatience = 20 * time.Millisecond
+
+// patience is how long a read is waited for before other disks are asked, too: some
+// times as long as reads take usually.
+func (d *disk) patience() time.Duration {
+	return min(max(minPatience, 8*time.Duration(d.usual.Load())), d.timeout)
+}
+
+// tookTime moves what is usual by an eighth of how a read differs from it.
+func (d *disk) tookTime(t time.Duration) {
+	usual := d.usual.Load()
+	d.usual.Store(usual + (int64(t)-usual)/8)
+}
+
+// lags says whether reads are under way that nobody was patient enough for.
+func (d *disk) lags() bool { return d.overdue.Load() > 0 }
+
+// fetch is a read of a disk into memory of its own, which may be given up.
+type fetch struct {
+	log     *Log
+	disk    *disk
+	b       []byte
+	err     error
+	done    chan struct{}
+	claimed atomic.Bool // by the first one of two: the end of the read, and abandon
+}
+
+// fetch begins a read. Its caller waits for the end, or abandons it.
+func (l *Log) fetch(d *disk, off int64, n int) *fetch {
+	f := &fetch{log: l, disk: d, b: l.buffers.get(n), done: make(chan struct{})}
+	l.fetches.Go(func() {
+		f.err = d.read([][]byte{f.b}, off)
+		if errors.Is(f.err, errLate) {
+			f.b = nil
+			l.putOutLate(d, f.err)
+		}
+		close(f.done)
+		if !f.claimed.CompareAndSwap(false, true) {
+			d.overdue.Add(-1)
+			l.buffers.put(f.b)
+		}
+	})
+	return f
+}
+
+// await says whether the read ended in so much time.
+func (f *fetch) await(patience time.Duration) bool {
+	select {
+	case <-f.done:
+		return true
+	default:
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-f.done:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+// take returns what was read, and the error, of a read that has ended.
+func (f *fetch) take() ([]byte, error) {
+	<-f.done
+	return f.b, f.err
+}
+
+// abandon leaves a read to itself.
+func (f *fetch) abandon() {
+	f.disk.overdue.Add(1)
+	if !f.claimed.CompareAndSwap(false, true) {
+		f.disk.overdue.Add(-1)
+		f.log.buffers.put(f.b)
+	}
+}
+
+// readSome reads blocks of a disk. If it is impatient it may give up.
+func (l *Log) readSome(d *disk, off int64, blocks int, patient bool) ([]byte, error) {
+	f := l.fetch(d, off, blocks*format.BlockBytes)
+	if !patient && !f.await(d.patience()) {
+		f.abandon()
+		return nil, errLate
+	}
+	b, err := f.take()
+	if err != nil {
+		l.buffers.put(b)
+		return nil, err
+	}
+	return b, nil
+}
+
+// putOutLate puts a disk out whose reads do not end, if it can be spared. The last
+// ones that can not may be slow.
+func (l *Log) putOutLate(d *disk, err error) {
+	l.mu.Lock()
+	spare := 0
+	for _, other := range l.disks {
+		if other.usable() {
+			spare++
+		}
+	}
+	l.mu.Unlock()
+	if spare > l.geometry.DataShards {
+		l.putOut(d, err)
+	}
+}
+
+// closeDevice does not wait forever for a device whose requests hang.
+func (l *Log) closeDevice(name string, d block.Device) error {
+	if err := await(l.options.DiskTimeout, d.Close); err != nil {
+		return fmt.Errorf("close disk %s: %w", name, err)
+	}
+	return nil
+}
