@@ -139,7 +139,7 @@ func TestHangAtOpen(t *testing.T) {
 				world.step(t, v)
 			}
 			must(t, v.Flush())
-			crashed := copyDisks(t, f.disks)
+			crashed := crash(t, l, f.disks)
 			must(t, l.Close())
 			f = faultyDisks(crashed)
 			for _, i := range []int{1, 4} {

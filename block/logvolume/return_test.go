@@ -28,7 +28,7 @@ func TestDiskReturnsAfterCrash(t *testing.T) {
 	}
 	must(t, v.Flush())
 	broken.Remove()
-	crashed := copyDisks(t, f.disks)
+	crashed := crash(t, l, f.disks)
 	must(t, l.Close())
 	l = mustOpen(t, crashed, Options{})
 	must(t, l.ReplaceDisk(t.Context(), "m1", crashed[1], nil))
@@ -74,7 +74,7 @@ func TestJournalIsWhole(t *testing.T) {
 			for len(newer) < 4 {
 				t.Fatalf("%d disks have no record", len(newer))
 			}
-			crashed := copyDisks(t, newer[:4])
+			crashed := crash(t, l, newer[:4])
 			must(t, l.Close())
 			l = mustOpen(t, crashed, Options{})
 			got := make([]byte, 4096)

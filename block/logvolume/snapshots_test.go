@@ -263,7 +263,7 @@ func snapshots(t *testing.T) {
 			for _, y := range f.volumes {
 				must(t, y.v.Flush())
 			}
-			crashed := copyDisks(t, disks)
+			crashed := crash(t, f.l, disks)
 			must(t, f.l.Close())
 			disks = crashed
 			f.reopen(disks, o)

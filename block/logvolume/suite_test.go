@@ -35,7 +35,7 @@ func openSuiteVolume(t testing.TB, disks []Disk) volumeOf {
 // crash leaves the log to itself, and opens what its disks hold now in part: a
 // copy, without what it keeps in memory.
 func (v volumeOf) crash(t testing.TB, _ *rand.Rand) block.Device {
-	copies := copyDisks(t, v.disks)
+	copies := crash(t, v.log, v.disks)
 	if err := v.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,23 @@ func faultyDisks(disks []Disk) *faulty {
 	return f
 }
 
-// copyDisks copies what disks hold at this moment.
+// crash copies what the disks of a log hold at a moment at which nothing is written:
+// what a crash of the process would leave. Nobody uses the log meanwhile.
+func crash(t testing.TB, l *Log, disks []Disk) []Disk {
+	t.Helper()
+	l.cleanMu.Lock()
+	defer l.cleanMu.Unlock()
+	l.checkpointMu.Lock()
+	defer l.checkpointMu.Unlock()
+	l.mu.Lock()
+	for l.inFlight > 0 || l.flushing {
+		l.progress.Wait()
+	}
+	l.mu.Unlock()
+	return copyDisks(t, disks)
+}
+
+// copyDisks copies what disks hold. No log writes to them meanwhile.
 func copyDisks(t testing.TB, disks []Disk) []Disk {
 	t.Helper()
 	copies := make([]Disk, len(disks))
