@@ -142,7 +142,11 @@ func (o *openedLog) AddDisk(d logDisk) error {
 
 // ReplaceDisk fills a disk with what another one held.
 func (o *openedLog) ReplaceDisk(ctx context.Context, old string, d logDisk, progress func(done, total int64)) error {
-	return kind(o.log.ReplaceDisk(ctx, old, logvolume.Disk{Name: d.name, Device: d.device}, o.inBytes(progress)))
+	err := o.log.ReplaceDisk(ctx, old, logvolume.Disk{Name: d.name, Device: d.device}, o.inBytes(progress))
+	if errors.Is(err, logvolume.ErrNeeded) {
+		return &host.Refusal{Reasons: []string{err.Error() + "; replace first those that are out, or bring them back"}}
+	}
+	return kind(err)
 }
 
 // Rebuild goes on with what an earlier process began.

@@ -171,10 +171,10 @@ func loopDevice(t *testing.T, file string) string {
 		if out, err := exec.Command("losetup", "-d", path).CombinedOutput(); err != nil {
 			t.Errorf("detach loop device: %v: %s", err, out)
 		}
-		attached := filepath.Join("/sys/block", filepath.Base(path), "loop")
+		attached := filepath.Join("/sys/block", filepath.Base(path), "loop", "backing_file")
 		for range 500 { // detaching is finished later by whoever has it open
-			if _, err := os.Stat(attached); err != nil {
-				return
+			if now, err := os.ReadFile(attached); err != nil || strings.TrimSpace(string(now)) != file {
+				return // or it is another's already
 			}
 			time.Sleep(10 * time.Millisecond)
 		}

@@ -165,12 +165,26 @@ func (l *Log) Close() error {
 	l.workers.Wait()
 	l.fetches.Wait()
 	for _, d := range l.disks {
-		if d.device != nil {
-			err = errors.Join(err, l.closeDevice(d.name, d.device))
+		if d.device == nil {
+			continue
+		}
+		// Nothing depends on a disk that is out, so its errors are known.
+		if closed := l.closeDevice(d.name, d.device); d.usable() {
+			err = errors.Join(err, closed)
 		}
 	}
-	for _, former := range l.former {
-		err = errors.Join(err, l.closeDevice("that was replaced", former))
-	}
+	l.closeFormer()
 	return err
+}
+
+// closeFormer lets go of disks that were replaced, so that they can be taken out.
+// Nothing depends on them.
+func (l *Log) closeFormer() {
+	l.mu.Lock()
+	former := l.former
+	l.former = nil
+	l.mu.Unlock()
+	for _, device := range former {
+		_ = l.closeDevice("that was replaced", device)
+	}
 }

@@ -11,8 +11,14 @@ import (
 	"torpor/block/logvolume/format"
 )
 
-// ErrNoDisk is for the name of a disk that a log has not.
-var ErrNoDisk = errors.New("log has no such disk")
+// Errors of ReplaceDisk that callers tell apart.
+var (
+	// ErrNoDisk is for the name of a disk that a log has not.
+	ErrNoDisk = errors.New("log has no such disk")
+	// ErrNeeded is for a disk with whose content more would be lost than others
+	// make up for.
+	ErrNeeded = errors.New("the disk is needed")
+)
 
 // AddDisk makes a disk a part of the log: new segments lie on it, too. Its content
 // is lost. Errors: ErrInUse.
@@ -64,11 +70,12 @@ func (l *Log) slotsOf(d Disk) (int, error) {
 // ReplaceDisk puts another disk in the place of one, which may be there, out, or
 // missing, and fills it. If it is the same disk, back again, only what it missed
 // is filled in. The log stays in use. If it is interrupted, Rebuild goes on.
-// Errors: ErrNoDisk, ErrInUse.
+// The former disk is closed in the end. Errors: ErrNoDisk, ErrInUse, ErrNeeded.
 func (l *Log) ReplaceDisk(ctx context.Context, name string, d Disk, progress Progress) error {
 	if err := l.swapDisk(name, d); err != nil {
 		return fmt.Errorf("replace disk %s by %s: %w", name, d.Name, err)
 	}
+	defer l.closeFormer()
 	if err := l.checkpoint(); err != nil {
 		return err
 	}
@@ -85,6 +92,9 @@ func (l *Log) swapDisk(name string, d Disk) error {
 		return err
 	}
 	if !again {
+		if err := l.dispensable(old); err != nil {
+			return err
+		}
 		slots, err := l.slotsOf(d)
 		if err != nil {
 			return err
@@ -101,6 +111,39 @@ func (l *Log) swapDisk(name string, d Disk) error {
 	defer l.mu.Unlock()
 	l.install(old, d, again)
 	return nil
+}
+
+// dispensable checks that nothing is lost with a disk, and that changes go on
+// without it.
+func (l *Log) dispensable(old *disk) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	others := 0
+	for _, d := range l.disks {
+		if d != old && d.usable() {
+			others++
+		}
+	}
+	if others < l.geometry.DataShards && old.usable() {
+		return fmt.Errorf("%d others are up, %d are needed: %w", others, l.geometry.DataShards, ErrNeeded)
+	}
+	for _, s := range l.segments {
+		if s != nil && !s.cleaned && s.live+s.meta > 0 && l.shardsWithout(s, old) < l.geometry.DataShards {
+			return fmt.Errorf("segment %d has %d other shards, %d are needed: %w", s.id, l.shardsWithout(s, old), l.geometry.DataShards, ErrNeeded)
+		}
+	}
+	return nil
+}
+
+// shardsWithout counts the shards of a segment that can be read without a disk.
+func (l *Log) shardsWithout(s *segment, without *disk) int {
+	n := 0
+	for _, shard := range s.shards {
+		if shard.Disk != format.NoDisk && int(shard.Disk) != without.index && !shard.Stale && l.disks[shard.Disk].usable() {
+			n++
+		}
+	}
+	return n
 }
 
 // diskNamed finds a disk by its name or ID.

@@ -164,10 +164,10 @@ func directories(m *machine) diskSet {
 		set.disks = append(set.disks, dir)
 	}
 	set.disks, set.spare = set.disks[:6], set.disks[6:]
-	set.create = []string{"--disk-size", fmt.Sprint(tortureDiskBytes)}
+	set.create = []string{"--disk-size", "192m"} // most of it not written when the file system is full
 	set.fail = []func(){set.grounds[0].shutDown, set.grounds[1].fill}
 	set.corrupt = func() {
-		chunks, err := filepath.Glob(filepath.Join(set.disks[2], "*.volume", "chunk*"))
+		chunks, err := filepath.Glob(filepath.Join(set.disks[2], "*.volume", "0*"))
 		if err != nil || len(chunks) < 2 {
 			m.t.Fatalf("chunks %v, %v", chunks, err)
 		}
@@ -208,6 +208,9 @@ func TestTortureDisks(t *testing.T) {
 				fail()
 				r.awaitOut(set.disks[i])
 				goesOn()
+			}
+			if refused := m.torpor("volume", "disk", "replace", r.name, set.disks[3], set.spare[0]); refused.code != 3 || !strings.Contains(refused.stderr, "that are out") {
+				t.Errorf("replacing a third disk would lose all data: %s", refused)
 			}
 			for i, spare := range set.spare {
 				m.must("volume", "disk", "replace", r.name, set.disks[i], spare)

@@ -41,6 +41,10 @@ func beginLoad(t *testing.T, name string, at int64, target ...string) *load {
 			l.ended.Add(1)
 		}
 	})
+	t.Cleanup(func() {
+		l.stop.Store(true)
+		l.running.Wait()
+	})
 	return l
 }
 
@@ -73,7 +77,7 @@ func (l *load) round(round int, only bool) error {
 	var said struct {
 		Jobs []struct {
 			Error       int
-			Read, Write latencies
+			Read, Write, Sync latencies
 		}
 	}
 	text := out.String()
@@ -84,7 +88,7 @@ func (l *load) round(round int, only bool) error {
 	if job.Error != 0 || job.Read.TotalIOs == 0 || !only && job.Write.TotalIOs == 0 {
 		return fmt.Errorf("%s, round %d: fio: %s", l.name, round, text)
 	}
-	l.slowest = max(l.slowest, time.Duration(job.Read.Latency.MaxNS), time.Duration(job.Write.Latency.MaxNS))
+	l.slowest = max(l.slowest, time.Duration(job.Read.Latency.MaxNS), time.Duration(job.Write.Latency.MaxNS), time.Duration(job.Sync.Latency.MaxNS))
 	return nil
 }
 

@@ -1,10 +1,8 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"syscall"
 	"testing"
 )
@@ -27,6 +25,8 @@ func TestTortureDaemonReplaced(t *testing.T) {
 	}
 	goesOn()
 	first := r.inspect()
+	own := program
+	t.Cleanup(func() { program = own })
 	rounds(t, 1, func(round int) {
 		m.stopDaemon(syscall.SIGKILL)
 		goesOn()
@@ -58,22 +58,12 @@ func TestTortureDaemonReplaced(t *testing.T) {
 	r.whole()
 }
 
-// install has the next daemon be another binary than the last, which is removed
-// if it is not the tests' own.
+// install has the next daemon be another binary than the last.
 func (m *machine) install(name string) {
 	m.t.Helper()
 	b, err := os.ReadFile(program)
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	path := filepath.Join(m.dir, name)
-	if err := os.WriteFile(path, append(b, name...), 0o755); err != nil { // what follows the sections is not looked at
-		m.t.Fatal(err)
-	}
-	if m.program != program {
-		if err := os.Remove(m.program); err != nil && !errors.Is(err, os.ErrNotExist) {
-			m.t.Error(err)
-		}
-	}
-	m.program = path
+	program = m.file(name, string(append(b, 0))) // what follows the sections is not looked at
 }
