@@ -111,7 +111,7 @@ func (m *machine) processes(verb string) []int {
 		exe, _ := os.Readlink(entry + "/exe")
 		cmdline, _ := os.ReadFile(entry + "/cmdline")
 		args := strings.Split(string(cmdline), "\x00")
-		ours := exe == m.program || strings.HasPrefix(filepath.Base(exe), filepath.Base(program))
+		ours := strings.HasPrefix(filepath.Base(exe), filepath.Base(program))
 		if ours && len(args) > 1 && args[1] == verb && strings.Contains(string(cmdline)+string(environ(entry)), m.dir) {
 			pid, _ := strconv.Atoi(filepath.Base(entry))
 			pids = append(pids, pid)
