@@ -322,16 +322,16 @@ func (v *volumeServers) sweep(ctx context.Context) error {
 // for it.
 func (v *volumeServers) discard(ctx context.Context, id volume.LogID) error {
 	v.forget(id)
+	var stopped error
 	if client, err := volume.Dial(ctx, volume.SocketPath(v.config.RunDir, id)); err == nil {
-		err = client.Stop(ctx)
+		stopped = client.Stop(ctx) // or it is ending already, and does not answer
 		client.Close()
-		if err != nil {
-			return fmt.Errorf("stop volume server of log %s: %w", id, err)
-		}
 	}
+	ctx, cancel := context.WithTimeout(ctx, serverStart)
+	defer cancel()
 	s, err := volume.Abandon(ctx, v.config.StateDir, id)
 	if err != nil {
-		return err
+		return fmt.Errorf("stop volume server of log %s: %w", id, errors.Join(stopped, err))
 	}
 	if err := volume.RemoveMade(s.Disks); err != nil {
 		return fmt.Errorf("remove log %s: %w", id, err)

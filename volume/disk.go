@@ -110,10 +110,15 @@ func (s *Server) fill(ctx context.Context, log *openedLog, old, fresh DiskSpec, 
 	s.mu.Lock()
 	before := s.state.Disks
 	join := s.joinLocked
+	var err error
 	if fresh.Path == old.Path {
-		join = s.swapLocked
+		// What the log has open there is locked against being opened again.
+		join, err = s.swapLocked, log.ReleaseDisk(orDefault(old.ID, old.Path))
 	}
-	device, err := join(fresh)
+	var device block.Device
+	if err == nil {
+		device, err = join(fresh)
+	}
 	s.mu.Unlock()
 	if err != nil {
 		return err

@@ -57,14 +57,21 @@ func (s *Server) useLocked(name string) (*openVolume, error) {
 	return v, nil
 }
 
-// dropLocked closes a volume that has no exports any more.
+// dropLocked closes a volume that has no exports any more, and with the last of
+// them a log that failed: then its disks can be brought back.
 func (s *Server) dropLocked(name string) error {
 	v := s.volumes[name]
 	if v == nil || v.attached != nil || len(v.servers) > 0 {
 		return nil
 	}
 	delete(s.volumes, name)
-	return v.device.Close()
+	err := v.device.Close()
+	if d := s.log.Describe(); d.health == Failed && len(s.volumes) == 0 {
+		_ = s.closeLogLocked() // what could not be written is known
+		s.failure = errors.New(d.reason + "; bring its disks back, and attach it again")
+		return nil
+	}
+	return err
 }
 
 // exportLocked makes the exports of a volume that should exist and do not. What
@@ -115,6 +122,9 @@ func (s *Server) exportLocked(name string, handed handoff) {
 func (s *Server) attach(r VolumeRequest) (Attachment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.log == nil && s.state.Phase == Ready {
+		s.openLocked(handoff{}) // its disks may be back
+	}
 	want, err := s.findLocked(r.Volume)
 	if err != nil {
 		return Attachment{}, err

@@ -149,6 +149,9 @@ func (o *openedLog) ReplaceDisk(ctx context.Context, old string, d logDisk, prog
 	return kind(err)
 }
 
+// ReleaseDisk closes a disk that is out.
+func (o *openedLog) ReleaseDisk(name string) error { return kind(o.log.ReleaseDisk(name)) }
+
 // Rebuild goes on with what an earlier process began.
 func (o *openedLog) Rebuild(ctx context.Context, progress func(done, total int64)) error {
 	return kind(o.log.Rebuild(ctx, o.inBytes(progress)))

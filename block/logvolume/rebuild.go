@@ -113,6 +113,35 @@ func (l *Log) swapDisk(name string, d Disk) error {
 	return nil
 }
 
+// ReleaseDisk closes a disk that is out, so that it can be opened anew to take its
+// own place. Errors: ErrNoDisk, ErrInUse.
+func (l *Log) ReleaseDisk(name string) error {
+	device, err := l.releaseDisk(name)
+	if err != nil {
+		return fmt.Errorf("release disk %s: %w", name, err)
+	}
+	if device != nil {
+		_ = device.Close() // nothing depends on it
+	}
+	return nil
+}
+
+func (l *Log) releaseDisk(name string) (block.Device, error) {
+	old := l.diskNamed(name)
+	if old == nil {
+		return nil, ErrNoDisk
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old.usable() || l.disks[old.index] != old {
+		return nil, ErrInUse
+	}
+	gone := &disk{name: old.name, id: old.id, index: old.index, state: format.DiskOut, reason: old.reason, slots: old.slots, written: old.written, free: old.free}
+	l.disks = append([]*disk(nil), l.disks...)
+	l.disks[old.index] = gone
+	return old.device, nil
+}
+
 // dispensable checks that nothing is lost with a disk, and that changes go on
 // without it.
 func (l *Log) dispensable(old *disk) error {

@@ -44,6 +44,37 @@ func TestReplaceNeededDisk(t *testing.T) {
 	must(t, l.Close())
 }
 
+// TestReleaseDisk has a disk be out, closed, and back in its own place.
+func TestReleaseDisk(t *testing.T) {
+	watchdog(t, time.Minute)
+	world := &model{testSeed(t), make([]byte, 4<<20)}
+	f := faultyDisks(memoryDisks(3, 40))
+	released := f.disks[1].Device
+	f.disks[1].Device = f.faults[1] // which is closed
+	l, v := newTestLog(t, f.disks, testSpec(2, 1), int64(len(world.data)))
+	if err := l.ReleaseDisk("m1"); !errors.Is(err, ErrInUse) {
+		t.Errorf("released a disk that is up: %v", err)
+	}
+	if err := l.ReleaseDisk("none"); !errors.Is(err, ErrNoDisk) {
+		t.Errorf("released a disk that there is not: %v", err)
+	}
+	f.faults[1].Add(fault.Rule{Ops: fault.Write, Action: fault.Action{Err: syscall.EIO}})
+	for range 40 {
+		world.step(t, v)
+	}
+	must(t, v.Flush())
+	must(t, l.ReleaseDisk("m1"))
+	if err := released.Flush(); !errors.Is(err, block.ErrClosed) {
+		t.Errorf("released disk is open: %v", err)
+	}
+	world.compare(t, v)
+	again := memoryDisks(1, 40)[0]
+	must(t, l.ReplaceDisk(t.Context(), "m1", again, nil))
+	mustCheck(t, l)
+	world.compare(t, v)
+	must(t, l.Close())
+}
+
 // TestReplaceOnlyDisk has no parity: what is on the disk is nowhere else.
 func TestReplaceOnlyDisk(t *testing.T) {
 	l, v := newTestLog(t, memoryDisks(1, 40), testSpec(1, 0), 1<<20)

@@ -18,14 +18,14 @@ type ground struct {
 	dir    string
 }
 
-// groundBytes is the size of a ground.
+// groundBytes is the size of a ground for one disk.
 const groundBytes = 256 << 20
 
 // newGround makes and mounts one for the time of the test.
-func newGround(m *machine, name string) *ground {
+func newGround(m *machine, name string, sizeBytes int64) *ground {
 	m.t.Helper()
 	image := m.file(name+".image", "")
-	if err := os.Truncate(image, groundBytes); err != nil {
+	if err := os.Truncate(image, sizeBytes); err != nil {
 		m.t.Fatal(err)
 	}
 	g := &ground{m: m, device: m.loopDisk(image)}
@@ -116,7 +116,7 @@ const tortureDiskBytes, tortureSlots = 96 << 20, 8 << 20
 func files(m *machine) diskSet {
 	set := diskSet{disks: m.fileDisks(8, tortureDiskBytes)}
 	for i := range 2 {
-		g := newGround(m, fmt.Sprintf("ground%d", i))
+		g := newGround(m, fmt.Sprintf("ground%d", i), groundBytes)
 		set.disks[i] = filepath.Join(g.dir, "disk")
 		m.file(fmt.Sprintf("ground%d/disk", i), "")
 		if err := os.Truncate(set.disks[i], tortureDiskBytes); err != nil {
@@ -153,7 +153,7 @@ func devices(m *machine) diskSet {
 func directories(m *machine) diskSet {
 	var set diskSet
 	for i := range 2 {
-		g := newGround(m, fmt.Sprintf("ground%d", i))
+		g := newGround(m, fmt.Sprintf("ground%d", i), groundBytes)
 		set.grounds, set.disks = append(set.grounds, g), append(set.disks, g.dir)
 	}
 	for i := range 6 {
