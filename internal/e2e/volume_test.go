@@ -244,11 +244,7 @@ func TestVolumeServerOfAnotherBinary(t *testing.T) {
 	m.must("volume", "clone", before.Name+"@one", "copy"+m.project)
 	uri := strings.TrimSpace(m.must("volume", "export", "copy"+m.project, "--read-only"))
 	m.stopDaemon(syscall.SIGTERM)
-	b, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
-	}
-	m.program = m.file("torpor", string(append(b, 0)))
+	m.install("torpor")
 	m.serve()
 	c.want("/append", "2")
 	after := m.dataVolume()
