@@ -23,7 +23,8 @@ type volumeServers struct {
 	event  func(host.Event)
 	sum    func() (string, error) // of this binary, for servers to be compared with
 
-	naming sync.Mutex // of volumes, so that each name is one's
+	naming     sync.Mutex // of volumes, so that each name is one's
+	discarding sync.Mutex // of logs
 
 	mu     sync.Mutex
 	links  map[volume.LogID]*serverLink
@@ -244,6 +245,10 @@ func (v *volumeServers) followServer(ctx context.Context, l *serverLink, warn fu
 	for last := 0; ctx.Err() == nil && v.known(l); {
 		client, err := v.client(ctx, l.id)
 		if errors.Is(err, host.ErrNotFound) {
+			// Who had it removed may have been a daemon that was killed meanwhile.
+			if err := v.discard(ctx, l.id); err != nil && ctx.Err() == nil {
+				warn("remove log", l.id, err)
+			}
 			return
 		}
 		if err != nil {
@@ -310,6 +315,16 @@ func (v *volumeServers) upgrade(ctx context.Context, client *volume.Client) erro
 // sweep removes logs whose making or removal was not finished.
 func (v *volumeServers) sweep(ctx context.Context) error {
 	states, errs := volume.LoadStates(v.config.StateDir)
+	dirs, err := filepath.Glob(volume.LogDir(v.config.StateDir, "*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range dirs {
+		left, err := os.ReadDir(dir)
+		if err == nil && (len(left) == 0 || len(left) == 1 && left[0].Name() == volume.StateDraft) { // nothing was noted yet
+			errs = append(errs, os.RemoveAll(dir))
+		}
+	}
 	for _, s := range states {
 		if s.Phase != volume.Ready {
 			errs = append(errs, v.discard(ctx, s.ID))
@@ -321,7 +336,12 @@ func (v *volumeServers) sweep(ctx context.Context) error {
 // discard ends the server of a log that is not ready, and removes what was made
 // for it.
 func (v *volumeServers) discard(ctx context.Context, id volume.LogID) error {
+	v.discarding.Lock()
+	defer v.discarding.Unlock()
 	v.forget(id)
+	if _, err := os.Lstat(volume.LogDir(v.config.StateDir, id)); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
 	var stopped error
 	if client, err := volume.Dial(ctx, volume.SocketPath(v.config.RunDir, id)); err == nil {
 		stopped = client.Stop(ctx) // or it is ending already, and does not answer
@@ -332,6 +352,9 @@ func (v *volumeServers) discard(ctx context.Context, id volume.LogID) error {
 	s, err := volume.Abandon(ctx, v.config.StateDir, id)
 	if err != nil {
 		return fmt.Errorf("stop volume server of log %s: %w", id, errors.Join(stopped, err))
+	}
+	if s.Phase == volume.Ready {
+		return fmt.Errorf("remove log %s: it holds volumes: %w", id, host.ErrExists)
 	}
 	if err := volume.RemoveMade(s.Disks); err != nil {
 		return fmt.Errorf("remove log %s: %w", id, err)

@@ -128,6 +128,10 @@ func MountPoint(stateDir string, id LogID, volume string) string {
 	return filepath.Join(LogDir(stateDir, id), "mounts", volume)
 }
 
+// StateDraft is what a state file is called until it is durable, in the
+// directory of its log.
+const StateDraft = "log.json.new"
+
 func statePath(stateDir string, id LogID) string {
 	return filepath.Join(LogDir(stateDir, id), "log.json")
 }
@@ -198,7 +202,8 @@ func (s *State) Save(stateDir string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	draft := filepath.Join(filepath.Dir(path), StateDraft)
+	f, err := os.OpenFile(draft, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -206,7 +211,7 @@ func (s *State) Save(stateDir string) (err error) {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := os.Rename(draft, path); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
