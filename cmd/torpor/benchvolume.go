@@ -1,9 +1,14 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"os/signal"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -17,7 +22,7 @@ import (
 
 func newBenchVolumeCommand(env *environment) *cobra.Command {
 	var o bench.VolumeOptions
-	var asJSON bool
+	var asJSON, apart bool
 	cmd := &cobra.Command{
 		Use:   "volume",
 		Short: "Measure log volumes, side by side with btrfs RAID6",
@@ -52,6 +57,9 @@ did: look at the load average.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
+			if !apart {
+				return runApart(ctx, env)
+			}
 			o.Progress = func(line string) { fmt.Fprintln(env.stderr, line) }
 			result, err := bench.Volume(ctx, o)
 			if result == nil {
@@ -89,8 +97,29 @@ did: look at the load average.`,
 	flags.IntVar(&o.Recovery.MappedGB, "recovery-gb", 100, "recovery: data in the volume")
 	flags.IntVar(&o.Recovery.TailMB, "tail-mb", 0, "recovery: what is written after the last checkpoint; 0: nearly as much as there can be")
 	flags.StringVar(&o.ProfileDir, "cpuprofile", "", "directory for CPU profiles of each measurement")
-	flags.Lookup("cpuprofile").Hidden = true
+	flags.BoolVar(&apart, "apart", false, "this process has a mount namespace of its own")
+	flags.Lookup("cpuprofile").Hidden, flags.Lookup("apart").Hidden = true, true
 	return cmd
+}
+
+// runApart runs this command again in a mount namespace of its own. In that of
+// the host somebody might copy the mounts into another one meanwhile, and disks
+// could not be taken from a file system that is mounted there.
+func runApart(ctx context.Context, env *environment) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	runtime.LockOSThread() // whose end would be the parent's for Pdeathsig
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, self, append(slices.Clone(os.Args[1:]), "--apart")...)
+	cmd.Stdout, cmd.Stderr = env.stdout, env.stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("run in a mount namespace of its own: %w", err)
+	}
+	return nil
 }
 
 func printBenchVolume(env *environment, r *bench.VolumeResult) error {
