@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"syscall"
@@ -29,20 +30,24 @@ func TestTortureSpace(t *testing.T) {
 			if err := s.end(); err != nil {
 				t.Fatal(err)
 			}
-			full := fillUp(t, dir)
-			t.Logf("%s says: %v", fs.name, full)
-			if !errors.Is(full, syscall.ENOSPC) && !errors.Is(full, syscall.EIO) && !errors.Is(full, syscall.EROFS) {
-				t.Errorf("writing a full volume: %v", full)
+			first, last := fillUp(t, dir)
+			t.Logf("%s says first: %v, and last: %v", fs.name, first, last)
+			if !errors.Is(first, syscall.ENOSPC) {
+				t.Errorf("writing a full volume: %v", first)
+			}
+			if v := r.inspect(); v.Log.State != "ok" {
+				t.Errorf("full volume is %+v", v)
 			}
 			m.sh("umount", dir)
-			// The first mount may want to write, for which there is no room but what
-			// the device gives back.
-			remount := func(options string) {
-				m.sh("mount", "-o", options, device, dir)
+			if out, err := exec.Command("mount", "-o", "discard", device, dir).CombinedOutput(); err != nil {
+				// To recover, the file system wants to write where it never has.
+				t.Logf("mount says: %v: %s", err, out)
+				m.must("volume", "disk", "add", r.name, m.grownDisk())
+				m.sh("mount", "-o", "discard", device, dir)
 			}
-			remount("discard")
-			for i := range fillFiles {
-				if err := os.Remove(filepath.Join(dir, fmt.Sprintf("fill%d", i))); err != nil && !errors.Is(err, os.ErrNotExist) {
+			fills, _ := filepath.Glob(filepath.Join(dir, "fill-*"))
+			for _, path := range fills {
+				if err := os.Remove(path); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -50,7 +55,7 @@ func TestTortureSpace(t *testing.T) {
 			m.sh("fstrim", dir)
 			m.sh("umount", dir)
 			m.sh(fs.check[0], append(slices.Clone(fs.check[1:]), device)...)
-			remount("defaults")
+			m.sh("mount", device, dir)
 			if err := s.check(); err != nil {
 				t.Error(err)
 			}
@@ -77,19 +82,40 @@ func TestTortureSpace(t *testing.T) {
 	}
 }
 
-// fillFiles is more than fit.
-const fillFiles = 100
+// grownDisk is one more disk.
+func (m *machine) grownDisk() string {
+	m.t.Helper()
+	path := m.file("another", "")
+	if err := os.Truncate(path, 64<<20); err != nil {
+		m.t.Fatal(err)
+	}
+	return path
+}
 
-// fillUp writes files of random content, each synced, until one fails.
-func fillUp(t *testing.T, dir string) error {
+// fillUp writes files of random content, each synced, large ones and then smaller
+// ones, each until some fail in a row. It returns the first error, and the last.
+func fillUp(t *testing.T, dir string) (first, last error) {
 	t.Helper()
-	for i := range fillFiles {
-		path := filepath.Join(dir, fmt.Sprintf("fill%d", i))
-		b := content(path, i, 8<<20)
-		if err := errors.Join(os.WriteFile(path, b, 0o644), syncPath(path)); err != nil {
-			return err
+	const most, enough = 4000, 3
+	for _, lenBytes := range []int{8 << 20, 256 << 10, 4 << 10} {
+		for i, failed := 0, 0; failed < enough; i++ {
+			if i == most {
+				t.Fatal("more fits than there is")
+			}
+			path := filepath.Join(dir, fmt.Sprintf("fill-%d-%d", lenBytes, i))
+			err := os.WriteFile(path, content(path, i, lenBytes), 0o644)
+			if err == nil {
+				err = syncPath(path)
+			}
+			if err == nil {
+				continue
+			}
+			failed++
+			last = err
+			if first == nil {
+				first = err
+			}
 		}
 	}
-	t.Fatal("more fits than there is")
-	return nil
+	return first, last
 }
