@@ -136,7 +136,7 @@ func (l *Log) releaseDisk(name string) (block.Device, error) {
 	if old.usable() || l.disks[old.index] != old {
 		return nil, ErrInUse
 	}
-	gone := &disk{name: old.name, id: old.id, index: old.index, state: format.DiskOut, reason: old.reason, slots: old.slots, written: old.written, free: old.free}
+	gone := &disk{timeout: old.timeout, name: old.name, id: old.id, index: old.index, state: format.DiskOut, reason: old.reason, slots: old.slots, written: old.written, free: old.free}
 	l.disks = append([]*disk(nil), l.disks...)
 	l.disks[old.index] = gone
 	return old.device, nil

@@ -24,6 +24,7 @@ import (
 type machine struct {
 	t           *testing.T
 	dir         string
+	program     string // the torpor that is installed
 	project     string // unique on this machine
 	projects    []string
 	daemon      *exec.Cmd
@@ -41,7 +42,7 @@ func newMachine(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{t: t, dir: dir, project: fmt.Sprintf("e2e%d%s", os.Getpid(), strings.ToLower(filepath.Base(dir)))}
+	m := &machine{t: t, dir: dir, program: program, project: fmt.Sprintf("e2e%d%s", os.Getpid(), strings.ToLower(filepath.Base(dir)))}
 	t.Cleanup(m.end)
 	m.serve()
 	return m
@@ -57,7 +58,7 @@ func (m *machine) env() []string {
 // serve starts the daemon and waits until it answers.
 func (m *machine) serve() {
 	m.t.Helper()
-	m.daemon, m.daemonLog, m.daemonEnded = exec.Command(program, "serve"), &bytes.Buffer{}, make(chan error, 1)
+	m.daemon, m.daemonLog, m.daemonEnded = exec.Command(m.program, "serve"), &bytes.Buffer{}, make(chan error, 1)
 	m.daemon.Env, m.daemon.Stdout, m.daemon.Stderr = m.env(), m.daemonLog, m.daemonLog
 	m.daemon.WaitDelay = time.Second
 	if err := m.daemon.Start(); err != nil {
@@ -219,7 +220,7 @@ func (r result) String() string {
 
 // command is torpor with arguments, in the directory of the compose file.
 func (m *machine) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, program, args...)
+	cmd := exec.CommandContext(ctx, m.program, args...)
 	cmd.Env, cmd.Dir, cmd.WaitDelay = m.env(), m.dir, time.Second
 	return cmd
 }

@@ -25,8 +25,6 @@ func TestTortureDaemonReplaced(t *testing.T) {
 	}
 	goesOn()
 	first := r.inspect()
-	own := program
-	t.Cleanup(func() { program = own })
 	rounds(t, 1, func(round int) {
 		m.stopDaemon(syscall.SIGKILL)
 		goesOn()
@@ -65,5 +63,5 @@ func (m *machine) install(name string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	program = m.file(name, string(append(b, 0))) // what follows the sections is not looked at
+	m.program = m.file(name, string(append(b, 0))) // what follows the sections is not looked at
 }
