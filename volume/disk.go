@@ -44,15 +44,19 @@ func (s *Server) joinLocked(spec DiskSpec) (block.Device, error) {
 
 // swapLocked opens a disk that is where a lost one was.
 func (s *Server) swapLocked(spec DiskSpec) (block.Device, error) {
-	i := slices.IndexFunc(s.state.Disks, func(d DiskSpec) bool { return d.Path == spec.Path })
+	disks := slices.Clone(s.state.Disks)
+	disks[slices.IndexFunc(disks, func(d DiskSpec) bool { return d.Path == spec.Path })] = spec
+	return s.noteLocked(spec, disks)
+}
+
+// checkLost refuses to put a disk in the very place of one that is in use.
+func (s *Server) checkLost(old DiskSpec) error {
 	for _, d := range s.log.Describe().disks {
-		if d.ID == s.state.Disks[i].ID && d.State == "up" {
-			return nil, &host.Refusal{Reasons: []string{fmt.Sprintf("disk %s is in use; a disk in its place needs another path", spec.Path)}}
+		if d.ID == old.ID && d.State == "up" {
+			return &host.Refusal{Reasons: []string{fmt.Sprintf("disk %s is in use; a disk in its place needs another path", old.Path)}}
 		}
 	}
-	disks := slices.Clone(s.state.Disks)
-	disks[i] = spec
-	return s.noteLocked(spec, disks)
+	return nil
 }
 
 // noteLocked opens a disk, after it was made, and makes it one of the log's.
@@ -113,7 +117,10 @@ func (s *Server) fill(ctx context.Context, log *openedLog, old, fresh DiskSpec, 
 	var err error
 	if fresh.Path == old.Path {
 		// What the log has open there is locked against being opened again.
-		join, err = s.swapLocked, log.ReleaseDisk(orDefault(old.ID, old.Path))
+		join, err = s.swapLocked, s.checkLost(old)
+		if err == nil {
+			err = log.ReleaseDisk(orDefault(old.ID, old.Path))
+		}
 	}
 	var device block.Device
 	if err == nil {

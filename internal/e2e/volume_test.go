@@ -383,7 +383,7 @@ func TestVolumeDiskLost(t *testing.T) {
 	}
 	m.must("volume", "disk", "replace", name, disks[0], disks[0])
 	if v := m.dataVolume(); v.Log.State != "ok" {
-		t.Errorf("with another disk in its place volume is %+v", v)
+		t.Errorf("with another disk in its place volume is %+v\n%s", v, m.must("volume", "inspect", name))
 	}
 	m.must("up", "-d")
 	m.web().want("/append", "4")
