@@ -386,6 +386,7 @@ func (l *Log) release() int {
 		}
 	}
 	if n > 0 {
+		l.policy, l.spaceBlocks = clean.For(l.totalSegments()), max(l.spaceBlocks, l.capacity())
 		l.progress.Broadcast()
 	}
 	return n

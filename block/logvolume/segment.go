@@ -70,8 +70,18 @@ func (l *Log) segmentOf(at format.Location) *segment {
 // freeSegments returns how many more segments the disks have room for.
 func (l *Log) freeSegments() int { return l.segmentsIn(func(d *disk) int { return d.free }) }
 
-// totalSegments returns how many segments the disks have room for.
-func (l *Log) totalSegments() int { return l.segmentsIn(func(d *disk) int { return len(d.slots) }) }
+// totalSegments returns how many segments the disks have room for. Those that
+// there are stay where they are until they are cleaned: after another disk was
+// added to full ones, there is room for few more at first.
+func (l *Log) totalSegments() int {
+	placed := 0
+	for _, s := range l.segments {
+		if s != nil {
+			placed++
+		}
+	}
+	return min(placed+l.freeSegments(), l.segmentsIn(func(d *disk) int { return len(d.slots) }))
+}
 
 // segmentsIn returns the most segments that can be placed in slots, with each
 // shard on a disk of its own.
@@ -83,9 +93,10 @@ func (l *Log) segmentsIn(slots func(*disk) int) int {
 	}
 	for _, d := range l.disks {
 		if d.usable() {
-			high = max(high, slots(d))
+			high += slots(d)
 		}
 	}
+	high /= width
 	for low < high {
 		try := (low + high + 1) / 2
 		room := 0
