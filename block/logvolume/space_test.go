@@ -173,7 +173,7 @@ func awaitUsed(t *testing.T, l *Log, want int64) {
 func TestNearlyFull(t *testing.T) {
 	for _, percent := range []int64{70, 80, 90, 97} {
 		t.Run(fmt.Sprint(percent), func(t *testing.T) {
-			watchdog(t, time.Duration(*roundsFlag)*time.Minute)
+			watchdog(t, time.Minute)
 			disks := unclosable(memoryDisks(3, 60))
 			spec := testSpec(2, 1)
 			must(t, Create(disks, spec))

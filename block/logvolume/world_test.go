@@ -13,10 +13,11 @@ import (
 	"torpor/block/memory"
 )
 
-// watchdog ends the test binary with all stacks if the test hangs.
+// watchdog ends the test binary with all stacks if the test hangs: if it takes so
+// long, times -rounds.
 func watchdog(t testing.TB, patience time.Duration) {
 	t.Helper()
-	timer := time.AfterFunc(patience, func() {
+	timer := time.AfterFunc(patience*time.Duration(*roundsFlag), func() {
 		b := make([]byte, 4<<20)
 		fmt.Fprintf(os.Stderr, "%s hangs\n%s\n", t.Name(), b[:runtime.Stack(b, true)])
 		os.Exit(3)
