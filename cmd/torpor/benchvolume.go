@@ -61,6 +61,7 @@ did: look at the load average.`,
 				return runApart(ctx, env)
 			}
 			o.Progress = func(line string) { fmt.Fprintln(env.stderr, line) }
+			waitInParallel()
 			result, err := bench.Volume(ctx, o)
 			if result == nil {
 				return err

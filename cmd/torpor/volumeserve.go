@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,6 +22,7 @@ func newVolumeServeCommand(env *environment) *cobra.Command {
 		Hidden: true,
 		Args:   cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			waitInParallel()
 			config.Log = volume.LogID(args[0])
 			// Else it could wait, for memory, for writes to its own block devices.
 			if err := proc.BecomeFlusher(); err != nil {
@@ -59,3 +61,9 @@ func newVolumeServeCommand(env *environment) *cobra.Command {
 	cmd.Flags().IntVar(&config.Handoff, "handoff", 0, "descriptor with what an earlier binary left")
 	return cmd
 }
+
+// waitInParallel lets Go run so many threads at once although there may be less
+// CPUs. A thread in a system call keeps its processor of Go's until a monitor
+// takes notice, so with 2 of them 32 goroutines read 25,000 blocks of a disk a
+// second, and 60,000 with 8.
+func waitInParallel() { runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 16)) }
