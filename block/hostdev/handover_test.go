@@ -26,6 +26,7 @@ func load(t *testing.T, device string) <-chan error {
 	cmd := exec.CommandContext(t.Context(), "fio", "--name=load", "--filename="+device, "--direct=1", "--ioengine=libaio", "--iodepth=16",
 		"--rw=randwrite", "--bs=8k", "--fsync=64", "--verify=crc32c", "--verify_fatal=1", "--do_verify=1",
 		"--rate_iops=4000")
+	cmd.Dir = t.TempDir() // it leaves a file there
 	result := make(chan error, 1)
 	go func() {
 		out, err := cmd.CombinedOutput()
