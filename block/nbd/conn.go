@@ -1,7 +1,6 @@
 package nbd
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -110,17 +109,19 @@ func (c *conn) negotiate() error {
 	}
 	h := handshake{
 		catalog: c.server, tls: spec.TLS, needsTLS: spec.RequireTLS, conn: c.accepted,
-		in: newIntake(c.accepted, nil), out: bufio.NewWriter(c.accepted),
+		in: newIntake(c.accepted, nil),
 	}
 	if err := h.run(); err != nil {
 		return fmt.Errorf("handshake: %w", err)
 	}
 	c.terms, c.conn, c.secure, c.in = h.terms, h.conn, h.secure, h.in
-	return c.begin(nil)
+	return c.begin(h.out.Bytes())
 }
 
 // begin enters the transmission phase, unless the connection or its export is
-// to end.
+// to end. What is unsent goes to the client before anything else, and may be
+// what tells it that the phase begins: who has been told so is never taken for
+// one in the handshake, which would end by a handover.
 func (c *conn) begin(unsent []byte) error {
 	if !c.server.attach(c) {
 		return errUnknown
@@ -185,14 +186,14 @@ func (c *conn) end(err error) {
 		err = errors.Join(c.out.resume(), err)
 		c.out.flush()
 	}
-	if keep && c.out.resume() == nil {
-		c.server.keep(c)
-	}
-	c.conn.Close()
-	c.accepted.Close()
 	if errors.Is(err, errDisconnect) || errors.Is(err, errAborted) || errors.Is(err, io.EOF) || c.stop.Load() {
 		err = nil
 	}
+	if keep && c.out.resume() == nil {
+		err = c.server.keep(c)
+	}
+	c.conn.Close()
+	c.accepted.Close()
 	c.server.forget(c, err)
 	close(c.done)
 }

@@ -79,9 +79,11 @@ func (h *Handover) SetFiles(files []*os.File) error {
 // not for clients: what they do not take or have not said yet is handed over,
 // which may be as much as ServerSpec.InFlightBytes. Devices are not flushed.
 //
-// Connections in the handshake are closed, those with TLS too, since their keys
-// are in this process, and those whose client has just sent a write that is
-// refused, and not yet its data. So are listeners that have no descriptor.
+// Connections in the handshake are closed: their clients have not been told its
+// end yet. So are those with TLS, since their keys are in this process, those
+// whose client has just sent a write that is refused, and not yet its data, and
+// those whose descriptor can not be copied, which ServerSpec.Ended is told. So
+// are listeners that have no descriptor.
 //
 // After an error the server is closed, and the handover holds what there is: it
 // may be resumed.
@@ -129,15 +131,16 @@ func detach(l net.Listener) (*os.File, error) {
 	return f.File()
 }
 
-// keep takes the state of a connection that has stopped.
-func (s *Server) keep(c *conn) {
+// keep takes the state of a connection that has stopped. After an error the
+// client has to connect again.
+func (s *Server) keep(c *conn) error {
 	f, ok := c.accepted.(filer)
 	if !ok {
-		return
+		return fmt.Errorf("hand over connection: %w", errors.ErrUnsupported)
 	}
 	file, err := f.File()
 	if err != nil {
-		return // out of descriptors: the client has to connect again
+		return fmt.Errorf("hand over connection: %w", err) // out of descriptors
 	}
 	state := ConnectionState{
 		File:   file,
@@ -153,6 +156,7 @@ func (s *Server) keep(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.kept = append(s.kept, state)
+	return nil
 }
 
 // Resume goes on with what another server was suspended with. The exports must

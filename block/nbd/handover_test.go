@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
+	"net"
+	"path/filepath"
 	"runtime"
 	"testing"
 )
@@ -100,7 +103,12 @@ func TestHandoverOfRepliesNotTaken(t *testing.T) {
 		d.memory[i] = byte(i >> 16)
 	}
 	export := Export{Name: "a", Device: d}
-	s, socket := serve(t, ServerSpec{}, export)
+	spec := ServerSpec{Ended: func(_ net.Addr, err error) {
+		if err != nil {
+			t.Errorf("connection ended: %v", err)
+		}
+	}}
+	s, socket := serve(t, spec, export)
 	c := transmits(t, socket, "a", false)
 	const requests, lenBytes = 100, mib
 	for i := range requests {
@@ -110,7 +118,7 @@ func TestHandoverOfRepliesNotTaken(t *testing.T) {
 		transmits(t, socket, "a", false).readAt(0, 4096)
 	}
 	for range 2 {
-		s = passOn(t, s, ServerSpec{}, export)
+		s = passOn(t, s, spec, export)
 	}
 	seen := map[uint64]bool{}
 	for range requests {
@@ -124,6 +132,72 @@ func TestHandoverOfRepliesNotTaken(t *testing.T) {
 			t.Fatalf("wrong content of reply to %d", r.cookie)
 		}
 	}
+}
+
+// TestHandoverAfterHandshake has a client that knows that the handshake is over,
+// while the server has not come to know that it has told it.
+func TestHandoverAfterHandshake(t *testing.T) {
+	ends := map[string]func(*client){
+		"GO": func(c *client) { c.final(optionGo, infoData("a", infoBlockSize)) },
+		"EXPORT_NAME": func(c *client) {
+			c.write(optionBytes(optionExportName, []byte("a")))
+			c.read(10)
+		},
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			export := Export{Name: "a", Device: newRAM(mib, 4096)}
+			s, err := New(ServerSpec{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Add(export); err != nil {
+				t.Fatal(err)
+			}
+			socket := filepath.Join(t.TempDir(), "s")
+			l, err := net.Listen("unix", socket)
+			if err != nil {
+				t.Fatal(err)
+			}
+			late := &lateListener{Listener: l}
+			listen(t, s, late)
+			c := greeted(t, socket, 3)
+			late.late.Store(true)
+			end(c)
+			cookie := c.send(commandRead, 0, 0, 4096, nil)
+			passOn(t, s, ServerSpec{}, export)
+			if r := c.receive(); r.cookie != cookie || r.err != 0 {
+				t.Errorf("reply %+v", r)
+			}
+			c.read(4096)
+		})
+	}
+}
+
+// TestHandoverWithoutDescriptors wants to be told of a connection that is lost.
+func TestHandoverWithoutDescriptors(t *testing.T) {
+	ends := make(chan error, 1)
+	s, err := New(ServerSpec{Ended: func(_ net.Addr, err error) { ends <- err }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Add(Export{Name: "a", Device: newRAM(mib, 4096)}); err != nil {
+		t.Fatal(err)
+	}
+	theirs, ours := net.Pipe()
+	s.admit(theirs)
+	c := &client{t: t, conn: ours}
+	c.read(18)
+	c.write(clientFlags(3))
+	c.final(optionGo, infoData("a"))
+	h, err := s.Suspend()
+	if err != nil || len(h.Connections) != 0 {
+		t.Errorf("handover %+v, %v", h, err)
+	}
+	if err := <-ends; !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("connection ended: %v", err)
+	}
+	c.hungUp()
 }
 
 // TestHandoverWaitsForDevices wants no request to be in the old server's device

@@ -1,7 +1,7 @@
 package nbd
 
 import (
-	"bufio"
+	"bytes"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -30,7 +30,7 @@ type handshake struct {
 
 	conn      net.Conn // replaced when TLS starts
 	in        *intake
-	out       *bufio.Writer
+	out       bytes.Buffer // replies to be sent
 	secure    bool
 	noZeroes  bool
 	terms     terms
@@ -45,7 +45,9 @@ type catalog interface {
 }
 
 // run returns with the terms of the transmission phase. In which order it
-// happens: greeting, client flags, options until one that ends it.
+// happens: greeting, client flags, options until one that ends it. The reply to
+// that one is left in out, to be sent when the connection is in the transmission
+// phase: the client is as soon as it has that reply, and may send requests.
 func (h *handshake) run() error {
 	h.remaining = maxOptions
 	if err := h.greet(); err != nil {
@@ -59,11 +61,10 @@ func (h *handshake) run() error {
 		if code == 0 {
 			continue // dropped and answered
 		}
-		done, err := h.handle(code, data)
-		if err == nil {
-			err = h.out.Flush()
+		if done, err := h.handle(code, data); done || err != nil {
+			return err
 		}
-		if done || err != nil {
+		if err := h.flush(); err != nil {
 			return err
 		}
 	}
@@ -110,7 +111,7 @@ func (h *handshake) next() (code uint32, data []byte, err error) {
 			return 0, nil, err
 		}
 		h.reply(code, replyErrorTooBig, []byte(errTooLong.Error()))
-		return 0, nil, h.out.Flush()
+		return 0, nil, h.flush()
 	}
 	data = make([]byte, lenBytes)
 	_, err = io.ReadFull(h.in, data)
@@ -131,7 +132,7 @@ func (h *handshake) handle(code uint32, data []byte) (done bool, err error) {
 		return true, h.exportName(data)
 	case optionAbort:
 		h.reply(code, replyAck, nil)
-		h.out.Flush() // the client may be gone, which is what it wants
+		h.flush() // the client may be gone, which is what it wants
 		return false, errAborted
 	case optionList:
 		h.list(data)
@@ -149,7 +150,12 @@ func (h *handshake) handle(code uint32, data []byte) (done bool, err error) {
 	return false, nil
 }
 
-// reply writes to the buffer, which keeps errors until it is flushed.
+func (h *handshake) flush() error {
+	_, err := h.out.WriteTo(h.conn)
+	return err
+}
+
+// reply adds to what flush sends.
 func (h *handshake) reply(code, kind uint32, parts ...[]byte) {
 	lenBytes := 0
 	for _, p := range parts {
@@ -225,7 +231,7 @@ func (h *handshake) startTLS(data []byte) error {
 		return errEarlyData
 	}
 	h.reply(optionStartTLS, replyAck)
-	if err := h.out.Flush(); err != nil {
+	if err := h.flush(); err != nil {
 		return err
 	}
 	secured := tls.Server(h.conn, h.tls)
@@ -234,7 +240,6 @@ func (h *handshake) startTLS(data []byte) error {
 	}
 	h.conn, h.secure = secured, true
 	h.in = newIntake(secured, nil)
-	h.out.Reset(secured)
 	h.terms, h.metaFor = terms{}, nil
 	return nil
 }

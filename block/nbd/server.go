@@ -38,8 +38,9 @@ type ServerSpec struct {
 	// At least, and if 0: 64 MiB, which is twice the longest request.
 	InFlightBytes int
 	// Ended is called once for each connection that ended; the error is nil if
-	// the client hung up, or the server was to. It is called from several
-	// goroutines and must not wait for the server. nil: nothing.
+	// the client hung up, or the server was to, or the connection is handed
+	// over. It is called from several goroutines and must not wait for the
+	// server. nil: nothing.
 	Ended func(client net.Addr, err error)
 }
 
