@@ -48,7 +48,7 @@ func assemble(disks []Disk, o Options) (*Log, error) {
 		}
 	}
 	if newest == nil {
-		return nil, unread
+		return nil, errors.Join(unread, ErrTooFewDisks)
 	}
 	l := newLog(newest, o)
 	for i, d := range disks {

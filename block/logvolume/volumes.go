@@ -23,7 +23,7 @@ type VolumeInfo struct {
 	Volume, Snapshot string
 	SizeBytes        int64
 	// OwnBytes is what only this one has: it is given back when it is removed and
-	// nothing was made from it.
+	// nothing was made from it. Of several in a log that was just opened it is an estimate.
 	OwnBytes int64
 	// Origin is the snapshot that it was made from, "" for none: "volume@snapshot".
 	Origin        string
@@ -143,6 +143,7 @@ func (l *Log) Volumes() []VolumeInfo {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var infos []VolumeInfo
+	perLeaf := l.blocksPerUnreadLeaf()
 	for _, y := range l.layers {
 		if y.volume == "" && y.snapshot == "" {
 			continue
@@ -151,7 +152,8 @@ func (l *Log) Volumes() []VolumeInfo {
 		if y.snapshot != "" {
 			info.Volume = y.of
 		}
-		info.OwnBytes = int64(l.blocks.Stats(y.id).MappedBlocks) * format.BlockBytes
+		stats := l.blocks.Stats(y.id)
+		info.OwnBytes = (stats.MappedBlocks + int64(float64(stats.UncountedLeaves)*perLeaf)) * format.BlockBytes
 		info.Origin = l.originOf(y)
 		infos = append(infos, info)
 	}
@@ -159,6 +161,21 @@ func (l *Log) Volumes() []VolumeInfo {
 		return strings.Compare(a.Volume+"\x00"+a.Snapshot, b.Volume+"\x00"+b.Snapshot)
 	})
 	return infos
+}
+
+// blocksPerUnreadLeaf is how many useful blocks leaves have, on average, that were
+// not in memory since the log was opened. All volumes together count all blocks.
+func (l *Log) blocksPerUnreadLeaf() float64 {
+	counted, leaves := int64(0), 0
+	for id := range l.layers {
+		stats := l.blocks.Stats(id)
+		counted += stats.MappedBlocks
+		leaves += stats.UncountedLeaves
+	}
+	if leaves == 0 {
+		return 0
+	}
+	return float64(int64(l.live)-counted) / float64(leaves)
 }
 
 func (l *Log) originOf(y *layer) string {
