@@ -20,6 +20,7 @@ func (l *Log) checkpoint() error {
 	}
 	frozen := l.blocks.Freeze()
 	manifest := l.manifest()
+	l.newIDsFrom = len(l.segments)
 	drops := l.drops
 	l.sinceBlocks = 0
 	l.mu.Unlock()
@@ -27,6 +28,7 @@ func (l *Log) checkpoint() error {
 	root, blocks, err := l.writeCheckpoint(frozen, manifest)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.newIDsFrom = 0
 	if err != nil {
 		frozen.Abandon()
 		err = fmt.Errorf("write checkpoint: %w", err)
@@ -66,6 +68,7 @@ func (l *Log) writeCheckpoint(frozen *blockmap.Frozen, manifest *format.Manifest
 		l.mu.Lock()
 		outs := l.outs
 		l.noteStale(manifest)
+		l.noteYounger(manifest)
 		l.mu.Unlock()
 		blocks, err := l.writeManifest(&root, manifest)
 		if err == nil {
@@ -218,6 +221,43 @@ func (l *Log) writeBatch(pages []*page, extent func(i int) format.Extent, placed
 		l.write(r)
 	}
 	return nil
+}
+
+// collectYounger adds to a manifest where segments are that were begun since and
+// hold leaves.
+func (l *Log) collectYounger(manifest *format.Manifest) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	known := map[format.SegmentID]bool{}
+	for _, s := range manifest.Segments {
+		known[s.ID] = true
+	}
+	for _, st := range manifest.Streams {
+		known[st.Next] = true
+	}
+	for _, s := range l.segments {
+		if s != nil && s.meta > 0 && !known[s.id] {
+			manifest.Younger = append(manifest.Younger, format.PlaceRecord{ID: s.id, Shards: append([]format.ShardRecord(nil), s.shards...)})
+		}
+	}
+}
+
+// noteYounger adds to a manifest where segments are that were begun since and
+// hold leaves. Log.mu is held.
+func (l *Log) noteYounger(manifest *format.Manifest) {
+	known := map[format.SegmentID]bool{}
+	for _, s := range manifest.Segments {
+		known[s.ID] = true
+	}
+	for _, st := range manifest.Streams {
+		known[st.Next] = true
+	}
+	manifest.Younger = nil
+	for _, s := range l.segments {
+		if s != nil && s.meta > 0 && !known[s.id] {
+			manifest.Younger = append(manifest.Younger, format.PlaceRecord{ID: s.id, Shards: append([]format.ShardRecord(nil), s.shards...)})
+		}
+	}
 }
 
 // collectLeaves adds to a manifest where all leaves are.

@@ -66,6 +66,12 @@ type Log struct {
 	blocks     *blockmap.Map
 	queue      queue
 	segments   []*segment
+	// early are segments of which only recovery knows so far that they hold leaves
+	// or the manifest; the rows that begin them come later.
+	early map[format.SegmentID]bool
+	// newIDsFrom: while a checkpoint is written segments get higher numbers than
+	// those it says something of. 0: none is.
+	newIDsFrom int
 	streams    [format.StreamCount]stream
 	volumes    map[string]*Volume
 	layers     map[format.LayerID]*layer

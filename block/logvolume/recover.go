@@ -21,6 +21,9 @@ func (l *Log) recover() error {
 	if err != nil {
 		return fmt.Errorf("replay rows: %w", err)
 	}
+	for id := range l.early {
+		return fmt.Errorf("replay rows: segment %d of the checkpoint is begun by none: %w", id, block.ErrCorrupt)
+	}
 	records, err := l.replayJournal()
 	if err != nil {
 		return fmt.Errorf("replay journal: %w", err)
@@ -109,6 +112,7 @@ func (l *Log) loadCheckpoint() error {
 	if err != nil {
 		return err
 	}
+	root := l.segments
 	l.segments = nil
 	l.nextRow, l.checkpointRow = manifest.Row, manifest.Row
 	l.durableRow = manifest.Row - 1
@@ -119,7 +123,28 @@ func (l *Log) loadCheckpoint() error {
 	if err := l.loadSegments(manifest); err != nil {
 		return err
 	}
+	l.loadEarly(manifest, root)
 	return l.loadLayers(manifest)
+}
+
+// loadEarly makes known where younger segments are, and those of the root that
+// are younger still.
+func (l *Log) loadEarly(m *format.Manifest, root []*segment) {
+	l.early = map[format.SegmentID]bool{}
+	note := func(id format.SegmentID, shards []format.ShardRecord) {
+		if int(id) >= len(l.segments) || l.segments[id] == nil {
+			l.setSegment(&segment{id: id, stream: format.Meta, shards: shards})
+			l.early[id] = true
+		}
+	}
+	for _, place := range m.Younger {
+		note(place.ID, place.Shards)
+	}
+	for _, s := range root {
+		if s != nil {
+			note(s.id, s.shards)
+		}
+	}
 }
 
 // missReplaced marks the shards of disks that were replaced since the checkpoint.
@@ -133,6 +158,9 @@ func (l *Log) missReplaced(m *format.Manifest) {
 		}
 		for _, st := range m.Streams {
 			markStale(st.NextShards, i)
+		}
+		for _, place := range m.Younger {
+			markStale(place.Shards, i)
 		}
 	}
 }
@@ -371,6 +399,11 @@ func (p *replay) place(f *foundRow) error {
 	// It was free when the row was written. What had its number or slots was
 	// released, and is useless once the rows before are applied.
 	f.next = &segment{id: h.Next, stream: h.Stream, shards: h.NextShards}
+	if l.early[h.Next] {
+		delete(l.early, h.Next)
+		f.next = l.segments[h.Next]
+		f.next.stream = h.Stream
+	}
 	st.next = f.next
 	return p.evict(f)
 }
@@ -381,7 +414,7 @@ func (p *replay) place(f *foundRow) error {
 func (p *replay) evict(f *foundRow) error {
 	l := p.log
 	former := map[*segment]bool{}
-	if int(f.next.id) < len(l.segments) && l.segments[f.next.id] != nil {
+	if int(f.next.id) < len(l.segments) && l.segments[f.next.id] != nil && l.segments[f.next.id] != f.next {
 		former[l.segments[f.next.id]] = true
 	}
 	for _, shard := range f.next.shards {

@@ -166,8 +166,8 @@ func (l *Log) emptiest(n int) []*disk {
 }
 
 func (l *Log) freeID() format.SegmentID {
-	for i, s := range l.segments {
-		if s == nil {
+	for i := l.newIDsFrom; i < len(l.segments); i++ {
+		if l.segments[i] == nil {
 			return format.SegmentID(i)
 		}
 	}

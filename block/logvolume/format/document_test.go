@@ -23,7 +23,7 @@ var documented = map[string][]int{
 	"Journal record": {0, recordLogAt, recordEpochAt, recordAfterAt, recordThroughAt, recordExtentCountAt, recordSumCountAt,
 		recordPrefixZerosAt, recordPrefixBytes},
 	"Manifest": {0, manifestRowAt, manifestSequenceAt, manifestCountersAt, manifestNextLayerAt, manifestLayerCountAt,
-		manifestSegmentCountAt, manifestShardCountAt, manifestDiskCountAt, manifestZerosAt, manifestHeaderBytes},
+		manifestSegmentCountAt, manifestShardCountAt, manifestDiskCountAt, manifestYoungerCountAt, manifestZerosAt, manifestHeaderBytes},
 }
 
 // documentedEnds are where those tables end that have an end.

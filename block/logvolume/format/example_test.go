@@ -160,6 +160,9 @@ func (x examples) manifest() *Manifest {
 		m.Segments = append(m.Segments, s)
 		next = s.ID + 1
 	}
+	for range x.IntN(3) {
+		m.Younger = append(m.Younger, PlaceRecord{ID: SegmentID(x.Uint32N(1 << 22)), Shards: x.shards(shards)})
+	}
 	for i := range m.Streams {
 		m.Streams[i] = StreamRecord{Segment: NoSegment, Next: NoSegment}
 		if x.IntN(4) > 0 {

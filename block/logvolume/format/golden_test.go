@@ -59,8 +59,9 @@ var goldenRecord = &Record{
 }
 
 var goldenManifest = &Manifest{
-	Disks: []DiskID{{'a'}, {'b'}, {'c'}},
-	Row:   77, Sequence: 1<<40 + 3, NextLayer: 300,
+	Disks:   []DiskID{{'a'}, {'b'}, {'c'}},
+	Younger: []PlaceRecord{{ID: 13, Shards: goldenShards}},
+	Row:     77, Sequence: 1<<40 + 3, NextLayer: 300,
 	Layers: []LayerRecord{
 		{ID: 1, SizeBlocks: uint64(MaxBlock), Snapshot: "monday", Of: "home", CreatedUnixNS: 1767323045000000006,
 			Leaves: []LeafRecord{{0, NewEntry(1000, 0x01234567)}, {1, NewEntry(1001, 2)}, {LeafIndex(maxLeaves - 1), NewEntry(3, 0x0fffffff)}}},

@@ -69,4 +69,7 @@ type Manifest struct {
 	// Disks are those of the superblocks at that time. Where another one took a
 	// place since, it has nothing of the shards that the segments say are there.
 	Disks []DiskID // at most MaxDisks
+	// Younger are segments that were begun after Row and hold leaves of this
+	// checkpoint. Rows since Row tell of them, too, but leaves are needed before.
+	Younger []PlaceRecord
 }

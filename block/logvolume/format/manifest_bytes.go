@@ -19,7 +19,8 @@ const (
 	manifestSegmentCountAt = 96
 	manifestShardCountAt   = 100
 	manifestDiskCountAt    = 104
-	manifestZerosAt        = 108
+	manifestYoungerCountAt = 108
+	manifestZerosAt        = 112
 	manifestHeaderBytes    = 128
 	manifestDiskBytes      = 16
 )
@@ -55,6 +56,9 @@ func (m *Manifest) Encode() []byte {
 	for _, s := range m.Streams {
 		shards += len(s.NextShards)
 	}
+	for _, s := range m.Younger {
+		shards += len(s.Shards)
+	}
 	b := make([]byte, manifestHeaderBytes, m.likelyBytes(shards))
 	binary.LittleEndian.PutUint64(b[manifestRowAt:], uint64(m.Row))
 	binary.LittleEndian.PutUint64(b[manifestSequenceAt:], uint64(m.Sequence))
@@ -71,6 +75,10 @@ func (m *Manifest) Encode() []byte {
 	}
 	for i := range m.Streams {
 		b = m.Streams[i].append(b)
+	}
+	binary.LittleEndian.PutUint32(b[manifestYoungerCountAt:], uint32(len(m.Younger)))
+	for _, place := range m.Younger {
+		b = appendShards(binary.AppendUvarint(b, uint64(place.ID)), place.Shards)
 	}
 	next := SegmentID(0)
 	for i := range m.Segments {
@@ -217,6 +225,13 @@ func (m *Manifest) decodeBody(b []byte) error {
 	d := manifestDecoder{cursor: cursor{rest: body}, shards: make([]ShardRecord, shards)}
 	for i := range m.Streams {
 		m.Streams[i] = d.stream()
+	}
+	younger := counted(b, manifestYoungerCountAt)
+	if younger > shards {
+		return fmt.Errorf("decode manifest: %d younger segments, %d shards: %w", younger, shards, ErrFormat)
+	}
+	for range younger {
+		m.Younger = append(m.Younger, PlaceRecord{ID: SegmentID(d.varint(math.MaxUint32 - 1)), Shards: d.someShards()})
 	}
 	if segments > 0 {
 		m.Segments = make([]SegmentRecord, segments)

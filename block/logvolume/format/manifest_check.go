@@ -22,6 +22,11 @@ func (m *Manifest) Validate() error {
 			return fmt.Errorf("segment %d behind segment %d: %w", s.ID, m.Segments[i-1].ID, ErrFormat)
 		}
 	}
+	for _, place := range m.Younger {
+		if err := validateShards(place.ID, place.Shards); err != nil {
+			return err
+		}
+	}
 	if len(m.Disks) > MaxDisks {
 		return fmt.Errorf("%d disks: %w", len(m.Disks), ErrFormat)
 	}
@@ -136,6 +141,11 @@ func (m *Manifest) Fits(super *Super) error {
 			continue
 		}
 		if err := super.holds(s.Next, s.NextShards); err != nil {
+			return err
+		}
+	}
+	for _, place := range m.Younger {
+		if err := super.holds(place.ID, place.Shards); err != nil {
 			return err
 		}
 	}
