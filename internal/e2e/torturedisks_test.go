@@ -197,7 +197,7 @@ func TestTortureDisks(t *testing.T) {
 				}
 			}
 			goesOn()
-			set.grounds[0].delay(2 * time.Second)
+			set.grounds[0].delay(time.Second)
 			goesOn()
 			set.corrupt()
 			if out := m.must("volume", "scrub", "--repair", r.name); !strings.Contains(out, "all repaired") {

@@ -28,7 +28,7 @@ type load struct {
 }
 
 // loadBytes is what a round writes. The second load writes behind the first.
-const loadBytes = 12 << 20
+const loadBytes = 6 << 20
 
 // begin starts rounds on a target: --filename or --uri with its engine.
 func beginLoad(t *testing.T, name string, at int64, target ...string) *load {
@@ -76,7 +76,7 @@ func (l *load) round(round int, only bool) error {
 	}
 	var said struct {
 		Jobs []struct {
-			Error       int
+			Error             int
 			Read, Write, Sync latencies
 		}
 	}
