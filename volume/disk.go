@@ -157,7 +157,11 @@ func (s *Server) retireLocked(old, fresh DiskSpec) error {
 	if old.Made == fresh.Made {
 		return err
 	}
-	return errors.Join(err, RemoveMade([]DiskSpec{old}))
+	if removed := RemoveMade([]DiskSpec{old}); removed != nil {
+		// It was replaced because it is broken, perhaps.
+		s.tell(host.EventVolume, "", "what was made for disk "+old.Path+" stays: "+removed.Error())
+	}
+	return err
 }
 
 func orDefault(s, otherwise string) string {

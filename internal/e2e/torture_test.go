@@ -137,8 +137,8 @@ func (v rigVolume) disk(path string) rigDisk {
 // whole checks the log with all its data.
 func (r *rig) whole() {
 	r.t.Helper()
-	if out := r.must("volume", "check", "--data", r.name); !strings.Contains(out, "nothing is wrong") {
-		r.t.Errorf("check says %s", out)
+	if check := r.torpor("volume", "check", "--data", "--json", r.name); check.code != 0 || !strings.Contains(check.stdout, "nothing is wrong") {
+		r.t.Fatal(check)
 	}
 }
 
