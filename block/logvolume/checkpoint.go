@@ -19,6 +19,7 @@ func (l *Log) checkpoint() error {
 		return l.failed
 	}
 	frozen := l.blocks.Freeze()
+	l.frozen = frozen
 	manifest := l.manifest()
 	l.newIDsFrom = len(l.segments)
 	drops := l.drops
@@ -29,6 +30,7 @@ func (l *Log) checkpoint() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.newIDsFrom = 0
+	l.frozen, l.pressed = nil, false
 	if err != nil {
 		frozen.Abandon()
 		err = fmt.Errorf("write checkpoint: %w", err)
@@ -345,6 +347,9 @@ const checkpointPause = 100 * time.Millisecond
 func (l *Log) checkpointDue() bool {
 	if l.failed != nil {
 		return false
+	}
+	if l.pressed {
+		return true
 	}
 	limit := l.options.CheckpointBytes
 	if limit == 0 {

@@ -81,6 +81,9 @@ func (l *Log) clean() bool {
 	if idle {
 		return false
 	}
+	if l.makeRoomForMap(l.geometry.SegmentBlocks()) != nil {
+		return false
+	}
 	s, sealedLater := l.chooseVictim()
 	if s == nil {
 		if sealedLater {

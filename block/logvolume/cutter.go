@@ -17,6 +17,11 @@ func (l *Log) runCutter() {
 			// What is still queued is durable in the journal, or lost by a failure.
 			return
 		}
+		if l.crowded(l.stripeBlocks()) {
+			l.press()
+			l.progress.Wait()
+			continue
+		}
 		r := l.cutChanges()
 		if r == nil {
 			l.wakeCleaner()

@@ -106,6 +106,8 @@ type Log struct {
 	choice      []clean.Segment // the cleaner's
 	gate        int             // changes wait while it is not 0
 
+	frozen            *blockmap.Frozen // of the checkpoint under way
+	pressed           bool             // somebody waits for a checkpoint
 	checkpointRow     format.RowNumber // of the newest checkpoint
 	sinceBlocks       int              // written since
 	manifestBlocks    []format.Entry   // of the newest checkpoint, with those of its index

@@ -79,3 +79,40 @@ func (l *Log) dirtyLeaves() int { return int(l.blocks.DirtyBytes() / format.Bloc
 func leafBound(blocks, changes int) int {
 	return min(blocks, blocks/format.LeafEntries+2*changes)
 }
+
+// crowded says whether the leaves that are not written yet, and some more, might not
+// find a place. The checkpoint that writes them is what gives space back, so it must not
+// run out of space itself: changes wait for it. Some fit into the segment that the
+// meta stream has reserved and the one that only it may reserve.
+func (l *Log) crowded(more int) bool {
+	unwritten := l.dirtyLeaves()
+	if l.frozen != nil {
+		unwritten += l.frozen.Len()
+	}
+	if unwritten == 0 || unwritten+more <= l.geometry.SegmentBlocks() {
+		return false
+	}
+	// Each stream of data may reserve one meanwhile; a quarter is for headers.
+	spare := l.freeSegments() - format.StreamCount
+	return unwritten+more > spare*l.geometry.SegmentBlocks()*3/4
+}
+
+// press has a checkpoint written soon.
+func (l *Log) press() {
+	l.pressed = true
+	select {
+	case l.kick <- struct{}{}:
+	default:
+	}
+}
+
+// makeRoomForMap writes a checkpoint if so many more leaves could be too many.
+func (l *Log) makeRoomForMap(leaves int) error {
+	l.mu.Lock()
+	crowded := l.crowded(leaves)
+	l.mu.Unlock()
+	if !crowded {
+		return nil
+	}
+	return l.checkpoint()
+}

@@ -105,6 +105,47 @@ func TestFull(t *testing.T) {
 	}
 }
 
+// TestFullMap fills a log with blocks that each need a leaf of the map.
+func TestFullMap(t *testing.T) {
+	watchdog(t, time.Minute)
+	rnd := testSeed(t)
+	disks := unclosable(memoryDisks(3, 60))
+	l, v := newTestLog(t, disks, testSpec(2, 1), 1<<40)
+	p := make([]byte, 4096)
+	written := 0
+	at := func(i int) block.Offset { return block.Offset(i) << 21 }
+	for ; ; written++ {
+		p[0] = byte(written)
+		err := v.WriteAt(p, at(written), 0)
+		if errors.Is(err, block.ErrNoSpace) {
+			break
+		}
+		must(t, err)
+		if rnd.IntN(500) == 0 {
+			must(t, v.Flush())
+		}
+	}
+	t.Logf("%d blocks: %+v", written, l.Stats())
+	for range 2000 {
+		i := rnd.IntN(written)
+		p[0] = byte(i)
+		must(t, v.WriteAt(p, at(i), 0))
+	}
+	must(t, l.Close())
+	l = mustOpen(t, disks, quietly)
+	v = openVolume(t, l, "v")
+	for i := range written {
+		must(t, v.ReadAt(p, at(i)))
+		if p[0] != byte(i) {
+			t.Fatalf("block %d is not what was written", i)
+		}
+	}
+	mustCheck(t, l)
+	must(t, v.Discard(block.Range{LenBytes: 1 << 40}, 0))
+	must(t, v.WriteAt(make([]byte, 8<<20), 0, 0))
+	must(t, l.Close())
+}
+
 // TestFullBySnapshot overwrites what a snapshot keeps until there is no space, and
 // goes on when the snapshot is removed.
 func TestFullBySnapshot(t *testing.T) {

@@ -416,7 +416,15 @@ func (l *Log) takeApart(y, above *layer) error {
 			delete(l.layers, y.id)
 			return nil
 		}
+		crowded := l.crowded(tidyLeaves)
 		l.mu.Unlock()
+		var err error
+		if crowded {
+			err = l.checkpoint()
+		}
 		l.mu.Lock()
+		if err != nil {
+			return err
+		}
 	}
 }
