@@ -65,18 +65,14 @@ func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
 	return nil
 }
 
-// read fills p. After errLate p is still being filled.
-func (d *disk) read(p [][]byte, off int64) error {
+func (d *disk) read(p []byte, off int64) error {
 	began := time.Now()
-	err := d.request(func() error { return block.ReadVector(d.device, p, block.Offset(off)) })
-	if err != nil {
+	if err := d.device.ReadAt(p, block.Offset(off)); err != nil {
 		d.readErrors.Add(1)
 		return fmt.Errorf("read disk %s: %w", d.name, err)
 	}
 	d.tookTime(time.Since(began))
-	for _, b := range p {
-		d.readBytes.Add(int64(len(b)))
-	}
+	d.readBytes.Add(int64(len(p)))
 	return nil
 }
 

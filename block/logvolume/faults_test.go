@@ -89,7 +89,7 @@ func (f *faulty) heal() {
 func TestBadDisks(t *testing.T) {
 	for _, layout := range [][2]int{{4, 2}, {1, 2}, {3, 1}} {
 		t.Run(fmt.Sprintf("%d+%d", layout[0], layout[1]), func(t *testing.T) {
-			for range 6 * *roundsFlag {
+			for range 4 * *roundsFlag {
 				t.Run("", func(t *testing.T) { badDisks(t, layout[0], layout[1]) })
 			}
 		})

@@ -1,7 +1,6 @@
 package logvolume
 
 import (
-	"errors"
 	"fmt"
 	"sync/atomic"
 	"syscall"
@@ -15,23 +14,35 @@ import (
 // way: its memory must not be used again, and is left to the garbage collector.
 var errLate = fmt.Errorf("no answer in time: %w", syscall.ETIMEDOUT)
 
-// await makes a request, and waits so long for its end. Time in which this process
-// was stopped hardly counts: it is measured in parts.
+// await makes a request, and waits so long for its end.
 func await(patience time.Duration, request func() error) error {
+	var err error
+	done := make(chan struct{})
+	go func() {
+		err = request()
+		close(done)
+	}()
+	if !endsWithin(patience, done) {
+		return errLate
+	}
+	return err
+}
+
+// endsWithin says whether a channel is closed in so much time. Time in which this
+// process was stopped hardly counts: it is measured in parts.
+func endsWithin(patience time.Duration, done <-chan struct{}) bool {
 	const parts = 4
-	done := make(chan error, 1)
-	go func() { done <- request() }()
 	timer := time.NewTimer(patience / parts)
 	defer timer.Stop()
 	for range parts {
 		select {
-		case err := <-done:
-			return err
+		case <-done:
+			return true
 		case <-timer.C:
 			timer.Reset(patience / parts)
 		}
 	}
-	return errLate
+	return false
 }
 
 // request is await for a disk, which counts requests that are late.
@@ -71,31 +82,23 @@ type fetch struct {
 	claimed atomic.Bool // by the first one of two: the end of the read, and abandon
 }
 
-// fetch begins a read. Its caller waits for the end, or abandons it.
+// fetch begins a read. Its caller takes what it reads, or abandons it.
 func (l *Log) fetch(d *disk, off int64, n int) *fetch {
 	f := &fetch{log: l, disk: d, b: l.buffers.get(n), done: make(chan struct{})}
-	l.fetches.Go(func() {
-		f.err = d.read([][]byte{f.b}, off)
-		if errors.Is(f.err, errLate) {
-			f.b = nil
-			l.putOutLate(d, f.err)
-		}
+	d.pending.Add(1)
+	go func() {
+		f.err = d.read(f.b, off)
+		d.pending.Add(-1)
 		close(f.done)
 		if !f.claimed.CompareAndSwap(false, true) {
-			d.overdue.Add(-1)
-			l.buffers.put(f.b)
+			f.letGo()
 		}
-	})
+	}()
 	return f
 }
 
 // await says whether the read ended in so much time.
 func (f *fetch) await(patience time.Duration) bool {
-	select {
-	case <-f.done:
-		return true
-	default:
-	}
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
@@ -106,19 +109,41 @@ func (f *fetch) await(patience time.Duration) bool {
 	}
 }
 
-// take returns what was read, and the error, of a read that has ended.
+// take waits for the end, and returns what was read. The caller puts it back.
 func (f *fetch) take() ([]byte, error) {
-	<-f.done
-	return f.b, f.err
+	if !endsWithin(f.disk.timeout, f.done) {
+		f.leave()
+		f.log.putOutLate(f.disk)
+		return nil, errLate
+	}
+	if f.err != nil {
+		f.log.buffers.put(f.b)
+		return nil, f.err
+	}
+	return f.b, nil
 }
 
-// abandon leaves a read to itself.
+// abandon leaves a read to itself, but for watching whether it ever ends.
 func (f *fetch) abandon() {
+	f.leave()
+	f.log.fetches.Go(func() {
+		if !endsWithin(f.disk.timeout, f.done) {
+			f.log.putOutLate(f.disk)
+		}
+	})
+}
+
+// leave has the read put its memory back when it ends.
+func (f *fetch) leave() {
 	f.disk.overdue.Add(1)
 	if !f.claimed.CompareAndSwap(false, true) {
-		f.disk.overdue.Add(-1)
-		f.log.buffers.put(f.b)
+		f.letGo()
 	}
+}
+
+func (f *fetch) letGo() {
+	f.disk.overdue.Add(-1)
+	f.log.buffers.put(f.b)
 }
 
 // readSome reads blocks of a disk. If it is impatient it may give up.
@@ -128,17 +153,12 @@ func (l *Log) readSome(d *disk, off int64, blocks int, patient bool) ([]byte, er
 		f.abandon()
 		return nil, errLate
 	}
-	b, err := f.take()
-	if err != nil {
-		l.buffers.put(b)
-		return nil, err
-	}
-	return b, nil
+	return f.take()
 }
 
 // putOutLate puts a disk out whose reads do not end, if it can be spared. The last
 // ones that can not may be slow.
-func (l *Log) putOutLate(d *disk, err error) {
+func (l *Log) putOutLate(d *disk) {
 	l.mu.Lock()
 	spare := 0
 	for _, other := range l.disks {
@@ -148,7 +168,7 @@ func (l *Log) putOutLate(d *disk, err error) {
 	}
 	l.mu.Unlock()
 	if spare > l.geometry.DataShards {
-		l.putOut(d, err)
+		l.putOut(d, fmt.Errorf("read disk %s: %w", d.name, errLate))
 	}
 }
 

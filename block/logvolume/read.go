@@ -139,10 +139,10 @@ func (l *Log) readRun(r *run) error {
 // takeRun fills a run with what its disk returned.
 func (l *Log) takeRun(r *run, d *disk, f *fetch) error {
 	b, err := f.take()
-	defer l.buffers.put(b)
 	if err != nil {
 		return l.reconstruct(r)
 	}
+	defer l.buffers.put(b)
 	for i := range r.blocks {
 		copy(r.blocks[i], b[i*format.BlockBytes:])
 	}

@@ -244,7 +244,7 @@ func TestScrub(t *testing.T) {
 	world := &model{testSeed(t), make([]byte, 6<<20)}
 	f := unevenDisks("m", 40, 40, 40, 40, 40, 40)
 	l, v := newTestLog(t, f.disks, testSpec(4, 2), int64(len(world.data)))
-	for range 4 {
+	for range 2 * *roundsFlag {
 		world.fillAll(t, v)
 		for _, i := range world.rnd.Perm(6)[:2] {
 			size := f.disks[i].Device.Info().SizeBytes

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 
-	"torpor/block"
 	"torpor/block/logvolume/format"
 )
 
@@ -109,10 +108,11 @@ func (l *Log) readRecord(d *disk, off int64, p format.RecordPrefix) (r foundReco
 	if off+size > d.journal.bytes {
 		return r, false
 	}
-	b := block.AlignedBuffer(int(size))
-	if d.read([][]byte{b}, format.HeadBytes+off) != nil {
+	b, err := l.readSome(d, format.HeadBytes+off, int(size/format.BlockBytes), true)
+	if err != nil {
 		return r, false
 	}
+	defer l.buffers.put(b)
 	h, err := format.DecodeRecord(b)
 	if err != nil || h.Prefix() != p {
 		return r, false
