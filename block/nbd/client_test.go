@@ -37,9 +37,13 @@ func dial(t testing.TB, socket string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(30 * time.Second)) // for what hangs
-	return &client{t: t, conn: conn}
+	c := &client{t: t, conn: conn}
+	c.wait()
+	return c
 }
+
+// wait bounds what hangs, from now on.
+func (c *client) wait() { c.conn.SetDeadline(time.Now().Add(30 * time.Second)) }
 
 // greeted is a client after the greeting, with the flags it sends.
 func greeted(t testing.TB, socket string, flags uint32) *client {
@@ -77,6 +81,7 @@ func transmitsAsking(t testing.TB, socket, name string, structured bool, kinds .
 
 func (c *client) write(parts ...[]byte) {
 	c.t.Helper()
+	c.wait()
 	if _, err := c.conn.Write(bytes.Join(parts, nil)); err != nil {
 		c.t.Fatal(err)
 	}
@@ -84,6 +89,7 @@ func (c *client) write(parts ...[]byte) {
 
 func (c *client) read(n int) []byte {
 	c.t.Helper()
+	c.wait()
 	b := make([]byte, n)
 	if _, err := io.ReadFull(c.conn, b); err != nil {
 		c.t.Fatal(err)
@@ -94,6 +100,7 @@ func (c *client) read(n int) []byte {
 // hungUp wants that the server closes the connection, without a word more.
 func (c *client) hungUp() {
 	c.t.Helper()
+	c.wait()
 	rest, err := io.ReadAll(c.conn)
 	if timeout, ok := err.(net.Error); ok && timeout.Timeout() || len(rest) > 0 {
 		c.t.Errorf("server did not hang up: %x, %v", rest, err)
