@@ -200,6 +200,9 @@ func (v *volumeServers) remove(ctx context.Context, r volume.VolumeRequest) erro
 		_ = os.Remove(volume.MountPoint(v.config.StateDir, id, r.Volume)) // empty
 	}
 	state, err := volume.LoadState(v.config.StateDir, id)
+	if errors.Is(err, host.ErrNotFound) {
+		return nil // who follows its server was faster
+	}
 	if err != nil || state.Phase != volume.Removed {
 		return err
 	}

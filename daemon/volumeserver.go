@@ -350,6 +350,9 @@ func (v *volumeServers) discard(ctx context.Context, id volume.LogID) error {
 	ctx, cancel := context.WithTimeout(ctx, serverStart)
 	defer cancel()
 	s, err := volume.Abandon(ctx, v.config.StateDir, id)
+	if errors.Is(err, host.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		return nil // somebody else has removed it
+	}
 	if err != nil {
 		return fmt.Errorf("stop volume server of log %s: %w", id, errors.Join(stopped, err))
 	}
