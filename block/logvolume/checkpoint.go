@@ -225,25 +225,6 @@ func (l *Log) writeBatch(pages []*page, extent func(i int) format.Extent, placed
 	return nil
 }
 
-// collectYounger adds to a manifest where segments are that were begun since and
-// hold leaves.
-func (l *Log) collectYounger(manifest *format.Manifest) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	known := map[format.SegmentID]bool{}
-	for _, s := range manifest.Segments {
-		known[s.ID] = true
-	}
-	for _, st := range manifest.Streams {
-		known[st.Next] = true
-	}
-	for _, s := range l.segments {
-		if s != nil && s.meta > 0 && !known[s.id] {
-			manifest.Younger = append(manifest.Younger, format.PlaceRecord{ID: s.id, Shards: append([]format.ShardRecord(nil), s.shards...)})
-		}
-	}
-}
-
 // noteYounger adds to a manifest where segments are that were begun since and
 // hold leaves. Log.mu is held.
 func (l *Log) noteYounger(manifest *format.Manifest) {

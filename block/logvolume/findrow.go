@@ -184,7 +184,7 @@ func (l *Log) verifyRow(f *foundRow) (whole bool) {
 	}
 	defer w.release()
 	for shard := range w.shards {
-		if w.was[shard] != nil && w.wrongIn(shard) == 0 {
+		if w.wrongIn(shard) == 0 {
 			continue
 		}
 		if d, off := l.sourceOf(f.segment, shard, int(f.header.Column)); d != nil {

@@ -113,8 +113,9 @@ func (l *Log) scrubRow(f *foundRow, repair bool, report *ScrubReport) error {
 	}
 	defer w.release()
 	for shard := range w.shards {
-		if w.was[shard] == nil {
-			continue
+		d, off := l.sourceOf(f.segment, shard, int(f.header.Column))
+		if d == nil {
+			continue // missing: a rebuild makes it
 		}
 		report.Blocks += int64(f.header.Columns)
 		wrong := w.wrongIn(shard)
@@ -122,10 +123,6 @@ func (l *Log) scrubRow(f *foundRow, repair bool, report *ScrubReport) error {
 			continue
 		}
 		report.WrongBlocks += int64(wrong)
-		d, off := l.sourceOf(f.segment, shard, int(f.header.Column))
-		if d == nil {
-			continue
-		}
 		d.corrupt.Add(int64(wrong))
 		l.event(d.name, "disk %s has %d wrong blocks in segment %d", d.name, wrong, f.segment.id)
 		if repair && w.writeShard(d, shard, off) == nil {
@@ -162,8 +159,12 @@ func (w *wholeRow) release() {
 	w.log.pages.put(w.pages)
 }
 
-// wrongIn counts blocks of a shard that are not what they should be.
+// wrongIn counts blocks of a shard that are not what they should be: all of one
+// that could not be read.
 func (w *wholeRow) wrongIn(shard int) (wrong int) {
+	if w.was[shard] == nil {
+		return len(w.shards[shard])
+	}
 	for i, b := range w.shards[shard] {
 		if string(w.was[shard][i*format.BlockBytes:(i+1)*format.BlockBytes]) != string(b) {
 			wrong++
