@@ -118,6 +118,8 @@ func (l *Log) attach(d Disk, id format.DiskID) {
 	for _, other := range l.disks {
 		if other.id == id && other.device == nil {
 			other.name, other.device = d.Name, d.Device
+			// What a process wrote that was killed may not be durable yet.
+			other.dirty.Store(true)
 		}
 	}
 }

@@ -46,12 +46,16 @@ func (l *Log) recover() error {
 			st.next = l.reserveFor(format.Stream(stream))
 		}
 	}
-	l.policy = clean.For(l.totalSegments())
-	l.spaceBlocks = l.capacity()
 	l.mu.Unlock()
+	// Without a policy it may take the segments that are kept for cleaning, which has
+	// to wait for a checkpoint, and that for what is written here.
 	if err := l.drain(); err != nil {
 		return err
 	}
+	l.mu.Lock()
+	l.policy = clean.For(l.totalSegments())
+	l.spaceBlocks = l.capacity()
+	l.mu.Unlock()
 	l.recovered = Recovery{Rows: rows, Records: records}
 	return l.checkpoint()
 }
@@ -92,11 +96,29 @@ func (l *Log) drain() error {
 		}
 		r := l.cutChanges()
 		l.mu.Unlock()
-		if r == nil {
+		switch {
+		case r != nil:
+			l.write(r)
+		case l.releaseUseless() == 0:
 			return fmt.Errorf("write what the journal had: %w", block.ErrNoSpace)
 		}
-		l.write(r)
 	}
+}
+
+// releaseUseless makes segments free that the checkpoint and the rows since do not
+// need, and returns how many. What made them useless is made durable first.
+func (l *Log) releaseUseless() int {
+	l.syncDisks(l.disks)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := 0
+	for _, s := range l.segments {
+		if s != nil && s.cleaned && l.releasable(s) {
+			l.drop(s)
+			n++
+		}
+	}
+	return n
 }
 
 // loadCheckpoint loads the newest checkpoint, if there is one.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"torpor/block"
+	"torpor/block/logvolume/format"
 )
 
 var quietly = Options{Events: func(Event) {}}
@@ -144,6 +145,71 @@ func TestFullMap(t *testing.T) {
 	must(t, v.Discard(block.Range{LenBytes: 1 << 40}, 0))
 	must(t, v.WriteAt(make([]byte, 8<<20), 0, 0))
 	must(t, l.Close())
+}
+
+// TestJournalWithoutSegments leaves changes in the journal, at a crash, for which no segment
+// was free.
+func TestJournalWithoutSegments(t *testing.T) {
+	watchdog(t, time.Minute)
+	world := &model{testSeed(t), make([]byte, 2<<20)}
+	disks := unclosable(memoryDisks(3, 34))
+	l, v := newTestLog(t, disks, testSpec(2, 1), int64(len(world.data)))
+	l.cleanMu.Lock() // nothing is cleaned
+	p := make([]byte, 4096)
+	written := make(chan error, 1)
+	var at int
+	waiting := waitForSegment(t, l)
+	for {
+		at = world.rnd.IntN(len(world.data)/4096) * 4096
+		fill(world.rnd, p)
+		go func() { written <- v.WriteAt(p, block.Offset(at), block.FUA) }()
+		select {
+		case err := <-written:
+			must(t, err)
+			copy(world.data[at:], p)
+			continue
+		case <-waiting:
+		}
+		break
+	}
+	crashed := copyDisks(t, disks)
+	l.cleanMu.Unlock()
+	must(t, <-written)
+	must(t, l.Close())
+	l = mustOpen(t, crashed, quietly)
+	v = openVolume(t, l, "v")
+	world.reread(t, v, at, 4096, p) // the last one was not acknowledged
+	world.compare(t, v)
+	mustCheck(t, l)
+	must(t, l.Close())
+}
+
+// waitForSegment tells when a flush waits for a segment that nobody frees.
+func waitForSegment(t *testing.T, l *Log) <-chan struct{} {
+	waits := make(chan struct{})
+	go func() {
+		before := l.waitingRow()
+		for t.Context().Err() == nil {
+			time.Sleep(100 * time.Millisecond)
+			row := l.waitingRow()
+			if row != 0 && row == before {
+				close(waits)
+				return
+			}
+			before = row
+		}
+	}()
+	return waits
+}
+
+// waitingRow is the row that a flush waits for, 0 if there is none.
+func (l *Log) waitingRow() format.RowNumber {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.flushing && l.inFlight == 0 && l.streams[format.Hot].next == nil && l.mustCut() {
+		return l.nextRow
+	}
+	return 0
 }
 
 // TestFullBySnapshot overwrites what a snapshot keeps until there is no space, and
