@@ -83,7 +83,7 @@ func (o *VolumeOptions) profiled(name string, f func() error) error {
 	if o.ProfileDir == "" {
 		return f()
 	}
-	file, err := os.Create(filepath.Join(o.ProfileDir, strings.ReplaceAll(name, " ", "-")+".pprof"))
+	file, err := os.Create(filepath.Join(o.ProfileDir, strings.NewReplacer(" ", "-", "/", "-").Replace(name)+".pprof"))
 	if err != nil {
 		return err
 	}
