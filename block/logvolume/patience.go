@@ -55,7 +55,9 @@ func (d *disk) request(do func() error) error {
 }
 
 // minPatience is how long a read is waited for at least before the others are asked.
-const minPatience = 20 * time.Millisecond
+// On a machine that is short of processor time reads of healthy disks take 20 ms now
+// and then; asking k others for each made it shorter still, by 15 %.
+const minPatience = 100 * time.Millisecond
 
 // patience is how long a read is waited for before other disks are asked, too: some
 // times as long as reads take usually.
