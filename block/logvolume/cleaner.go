@@ -76,7 +76,7 @@ func (l *Log) clean() bool {
 	l.cleanMu.Lock()
 	defer l.cleanMu.Unlock()
 	l.mu.Lock()
-	idle := l.failed != nil || l.ending || l.freeSegments() >= l.policy.High
+	idle := l.failed != nil || l.ending || l.freeSegments() >= l.policy.High+l.mapReserve()
 	l.mu.Unlock()
 	if idle {
 		return false

@@ -186,10 +186,11 @@ func (l *Log) useless(old format.Entry) {
 // cleaner, and of those the last for the map, without which nothing is ever released.
 func (l *Log) reserveFor(stream format.Stream) *segment {
 	free := l.freeSegments()
-	if free <= l.policy.Low {
+	kept := l.mapReserve()
+	if free <= l.policy.Low+kept {
 		l.wakeCleaner()
 	}
-	if stream == format.Hot && free <= l.policy.Reserve || stream != format.Meta && free <= metaReserve {
+	if stream == format.Hot && free <= l.policy.Reserve+kept || stream != format.Meta && free <= metaReserve {
 		return nil
 	}
 	return l.reserve(stream)

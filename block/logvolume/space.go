@@ -97,6 +97,14 @@ func (l *Log) crowded(more int) bool {
 	return unwritten+more > spare*l.geometry.SegmentBlocks()*3/4
 }
 
+// mapReserve is how many segments are kept free, besides those of the policy, for
+// a checkpoint that writes all leaves anew: with fewer, random writes to a log that
+// is nearly full have it written over and over, a block of the map for each of theirs.
+func (l *Log) mapReserve() int {
+	leaves := l.meta + l.dirtyLeaves()
+	return min(leaves*4/3/l.geometry.SegmentBlocks()+format.StreamCount, l.totalSegments()/32)
+}
+
 // press has a checkpoint written soon.
 func (l *Log) press() {
 	l.pressed = true
