@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -319,4 +321,23 @@ func needPostgres(t *testing.T) string {
 		t.Skip("needs PostgreSQL")
 	}
 	return filepath.Dir(found[len(found)-1])
+}
+
+// TestIgnoredSignalsAreNotInherited is restored by a process that ignores SIGHUP,
+// as one does that was started by nohup.
+func TestIgnoredSignalsAreNotInherited(t *testing.T) {
+	tree := startTree(t, nil, needProgram(t, "python3"), "-c", `
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "2"); self.end_headers(); self.wfile.write(b"ok")
+    def log_message(self, *args): pass
+http.server.HTTPServer(("127.0.0.1", 8001), Handler).serve_forever()
+`)
+	tree.loopbackUp()
+	connection := tree.dial("tcp", "127.0.0.1:8001")
+	signal.Ignore(syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
+	tree.cyclesHTTP(connection, "/", "ok")
 }

@@ -15,6 +15,7 @@ import (
 	"torpor/kernel/memory"
 	"torpor/kernel/pidfd"
 	"torpor/kernel/proc"
+	"torpor/kernel/signal"
 )
 
 // Stub is a checkpoint ready to be restored: a process that waits in the
@@ -185,6 +186,8 @@ func runStubELF(script *os.File, params blob.StubParams, joinPID int) error {
 	if _, err := executable.WriteAt(elf, 0); err != nil {
 		return fmt.Errorf("write stub: %w", err)
 	}
+	// A restored process has no more signals ignored than it was dumped with.
+	signal.CatchIgnored()
 	cmd := exec.Command(fmt.Sprintf("/proc/self/fd/%d", executable.Fd()))
 	cmd.Path = fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), executable.Fd())
 	cmd.Args, cmd.Env, cmd.Dir = []string{StubName}, []string{}, "/"
