@@ -346,3 +346,13 @@ func (m *machine) awaitState(name, state string) service {
 	})
 	return s
 }
+
+// install has the next daemon be another binary than the last.
+func (m *machine) install(name string) {
+	m.t.Helper()
+	b, err := os.ReadFile(program)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.program = m.file(name, string(append(b, 0))) // what follows the sections is not looked at
+}

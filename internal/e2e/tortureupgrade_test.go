@@ -1,8 +1,9 @@
+//go:build torture
+
 package e2e
 
 import (
 	"fmt"
-	"os"
 	"syscall"
 	"testing"
 )
@@ -54,14 +55,4 @@ func TestTortureDaemonReplaced(t *testing.T) {
 		l.end()
 	}
 	r.whole()
-}
-
-// install has the next daemon be another binary than the last.
-func (m *machine) install(name string) {
-	m.t.Helper()
-	b, err := os.ReadFile(program)
-	if err != nil {
-		m.t.Fatal(err)
-	}
-	m.program = m.file(name, string(append(b, 0))) // what follows the sections is not looked at
 }
