@@ -64,14 +64,6 @@ func (s Stats) WriteAmplification() float64 {
 	return float64(s.HotBytes+s.ColdBytes+s.MetaBytes) / float64(s.UserBytes)
 }
 
-// TotalAmplification is how many bytes reached the disks for each that users wrote.
-func (s Stats) TotalAmplification() float64 {
-	if s.UserBytes == 0 {
-		return 0
-	}
-	return float64(s.HotBytes+s.ColdBytes+s.MetaBytes+s.JournalBytes+s.ParityBytes) / float64(s.UserBytes)
-}
-
 // Stats returns how the log is now.
 func (l *Log) Stats() Stats {
 	l.mu.Lock()

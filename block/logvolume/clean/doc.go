@@ -40,5 +40,12 @@
 // The border of half the live blocks parts what is overwritten at least twice as
 // often as the mean from the rest. Any from 1/8 to 1 does nearly as well.
 //
+// # What the log uses
+//
+// For, Demote and Choose. It sends all that users write to Hot, since two rows for
+// one batch of changes would need a mark in the format, and cleans without a pace;
+// Route, First and Pace are used by the simulation only. By that, 90/10 costs 61,
+// 53 and 52 % of one unsorted stream at 70, 80 and 90 %, instead of 59, 52 and 53.
+//
 // docs/cleaning.md has the figures, and what else was tried.
 package clean
