@@ -134,6 +134,10 @@ func (l *Log) usable(disks []*disk) []*disk {
 func (l *Log) putOut(d *disk, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.putOutLocked(d, err)
+}
+
+func (l *Log) putOutLocked(d *disk, err error) {
 	if d.state == format.DiskOut {
 		return
 	}
@@ -148,6 +152,9 @@ func (l *Log) putOut(d *disk, err error) {
 			if s.shards[i].Disk == uint8(d.index) {
 				s.shards[i].Stale = true
 			}
+		}
+		if n := l.shardsWithout(s, d); s.columns > 0 && !s.cleaned && n < l.geometry.DataShards {
+			l.failLocked(fmt.Errorf("%d shards are left of segment %d, which is being written, %d are needed: %w", n, s.id, l.geometry.DataShards, err))
 		}
 	}
 	l.event(d.name, "disk %s is not used any more: %v", d.name, err)

@@ -162,15 +162,15 @@ func (l *Log) readSome(d *disk, off int64, blocks int, patient bool) ([]byte, er
 // ones that can not may be slow.
 func (l *Log) putOutLate(d *disk) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	spare := 0
 	for _, other := range l.disks {
 		if other.usable() {
 			spare++
 		}
 	}
-	l.mu.Unlock()
 	if spare > l.geometry.DataShards {
-		l.putOut(d, fmt.Errorf("read disk %s: %w", d.name, errLate))
+		l.putOutLocked(d, fmt.Errorf("read disk %s: %w", d.name, errLate))
 	}
 }
 
