@@ -14,6 +14,7 @@ import (
 	"torpor/block/hostdev"
 	"torpor/block/logvolume"
 	"torpor/block/nbd"
+	"torpor/kernel/aio"
 	"torpor/kernel/mount"
 )
 
@@ -132,6 +133,7 @@ type logStack struct {
 	disks     *diskSet
 	dir       string
 	sizeBytes int64 // of the volume
+	queue     *aio.Queue
 	log       *logvolume.Log
 	volume    *logvolume.Volume
 	export    *hostdev.Export
@@ -177,7 +179,7 @@ func (s *logStack) settle() error {
 }
 
 func (s *logStack) setup(ctx context.Context) error {
-	disks, err := openDisks(s.disks.names(0))
+	disks, err := s.openDisks(s.disks.names(0))
 	if err != nil {
 		return err
 	}
@@ -197,10 +199,12 @@ func (s *logStack) setup(ctx context.Context) error {
 	return s.at.mount("ext4", s.export.Path())
 }
 
-func openDisks(paths []string) ([]logvolume.Disk, error) {
-	var disks []logvolume.Disk
+func (s *logStack) openDisks(paths []string) (disks []logvolume.Disk, err error) {
+	if s.queue, err = aio.NewQueue(1024); err != nil {
+		return nil, err
+	}
 	for _, path := range paths {
-		f, err := backing.OpenFile(path, backing.Options{Direct: true})
+		f, err := backing.OpenFile(path, backing.Options{Direct: true, Queue: s.queue})
 		if err != nil {
 			return nil, errors.Join(err, closeDisks(disks))
 		}
@@ -257,7 +261,7 @@ func (s *logStack) degrade(ctx context.Context) error {
 	if err := s.teardown(); err != nil {
 		return err
 	}
-	disks, err := openDisks(s.disks.names(parityDisks))
+	disks, err := s.openDisks(s.disks.names(parityDisks))
 	if err != nil {
 		return err
 	}
@@ -289,6 +293,10 @@ func (s *logStack) teardown() error {
 	if s.log != nil {
 		err = errors.Join(err, s.log.Close())
 		s.log, s.volume = nil, nil
+	}
+	if s.queue != nil {
+		err = errors.Join(err, s.queue.Close())
+		s.queue = nil
 	}
 	return err
 }

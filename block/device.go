@@ -114,3 +114,12 @@ type VectorDevice interface {
 	ReadVectorAt(p [][]byte, off Offset) error
 	WriteVectorAt(p [][]byte, off Offset, flags Flags) error
 }
+
+// AsyncReader is a Device whose reads need no goroutine that waits for them.
+type AsyncReader interface {
+	Device
+	// StartRead is ReadAt that calls done with its result, once, maybe before it
+	// returns. p is borrowed until then. Other reads may have to wait for done, so
+	// it must return soon.
+	StartRead(p []byte, off Offset, done func(error))
+}

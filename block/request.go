@@ -77,3 +77,19 @@ func WriteVector(d Device, p [][]byte, off Offset, flags Flags) error {
 	}
 	return nil
 }
+
+// StartRead is that of an AsyncReader, or of any other device by a goroutine.
+func StartRead(d Device, p []byte, off Offset, done func(error)) {
+	if a, ok := d.(AsyncReader); ok {
+		a.StartRead(p, off, done)
+		return
+	}
+	go func() { done(d.ReadAt(p, off)) }()
+}
+
+// Wait calls start with a done that it waits for, and returns what that is told.
+func Wait(start func(done func(error))) error {
+	result := make(chan error, 1)
+	start(func(err error) { result <- err })
+	return <-result
+}

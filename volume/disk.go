@@ -69,7 +69,7 @@ func (s *Server) noteLocked(spec DiskSpec, disks []DiskSpec) (block.Device, erro
 			return nil, err
 		}
 	}
-	device, err := openDisk(spec, false)
+	device, err := openDisk(spec, false, s.queue)
 	if err != nil {
 		return nil, errors.Join(err, RemoveMade([]DiskSpec{spec}))
 	}

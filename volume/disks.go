@@ -9,6 +9,7 @@ import (
 	"torpor/block"
 	"torpor/block/backing"
 	"torpor/host"
+	"torpor/kernel/aio"
 	"torpor/volume/filesystem"
 )
 
@@ -41,9 +42,10 @@ func makeDisk(spec DiskSpec) error {
 }
 
 // openDisk opens a disk past the page cache: the log has a cache of its own, and
-// memory that is waited for while memory is short would be a deadlock.
-func openDisk(spec DiskSpec, readOnly bool) (block.Device, error) {
-	options := backing.Options{ReadOnly: readOnly, Direct: true}
+// memory that is waited for while memory is short would be a deadlock. Its reads
+// go by a queue, which may be nil.
+func openDisk(spec DiskSpec, readOnly bool, queue *aio.Queue) (block.Device, error) {
+	options := backing.Options{ReadOnly: readOnly, Direct: true, Queue: queue}
 	var device block.Device
 	var err error
 	if spec.Made != "" {

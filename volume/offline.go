@@ -28,7 +28,7 @@ func checkState(ctx context.Context, stateDir string, s *State, data bool, tell 
 	defer lock.Close()
 	var disks []logDisk
 	for _, spec := range s.Disks {
-		device, failed := openDisk(spec, true)
+		device, failed := openDisk(spec, true, nil)
 		if failed != nil {
 			err = errors.Join(err, failed)
 			continue

@@ -257,7 +257,7 @@ func (s *Server) wipeLocked() error {
 		if spec.Made != "" {
 			continue
 		}
-		d, err := openDisk(spec, false)
+		d, err := openDisk(spec, false, nil)
 		if err != nil {
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"torpor/host"
+	"torpor/kernel/aio"
 	"torpor/wire"
 )
 
@@ -34,6 +35,7 @@ type Server struct {
 	lock    *os.File
 	events  *wire.Broadcast
 	binary  func() (string, error)
+	queue   *aio.Queue      // of reads of disks; nil where the kernel has none to give
 	serving context.Context // ends with Serve
 	// ended is closed by what ends Serve: a removed log, or a command.
 	ended   chan struct{}
@@ -52,6 +54,9 @@ type Server struct {
 	jobMu sync.Mutex
 	job   *job
 }
+
+// queueRequests is how many reads of disks can be under way without a thread each.
+const queueRequests = 1024
 
 // NewServer locks the state of a log and opens it, with the exports that should
 // exist. A log that can not be opened is one whose status says why: a server
@@ -77,6 +82,8 @@ func NewServer(config Config) (*Server, error) {
 	if config.Handoff == 0 {
 		cleanExports(s.exportsDir())
 	}
+	// Without a queue each read takes a thread; torpor check says so.
+	s.queue, _ = aio.NewQueue(queueRequests)
 	if s.state.Phase == Ready {
 		s.openLocked(handed)
 	}
@@ -144,6 +151,9 @@ func (s *Server) close() error {
 	defer s.mu.Unlock()
 	err := s.closeLogLocked()
 	cleanExports(s.exportsDir())
+	if s.queue != nil {
+		_ = s.queue.Close() // refused only while a disk hangs
+	}
 	return errors.Join(err, s.lock.Close())
 }
 
@@ -177,7 +187,7 @@ func (s *Server) openDisksLocked() []logDisk {
 	var disks []logDisk
 	s.missing = map[string]error{}
 	for _, spec := range s.state.Disks {
-		device, err := openDisk(spec, false)
+		device, err := openDisk(spec, false, s.queue)
 		if err != nil {
 			s.missing[spec.Path] = err
 			continue

@@ -272,7 +272,7 @@ func (l *lab) write(volume string) {
 	}
 	var disks []logDisk
 	for _, spec := range state.Disks {
-		d, err := openDisk(spec, false)
+		d, err := openDisk(spec, false, nil)
 		if err != nil {
 			l.t.Fatal(err)
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 // File is a regular file or a block device of the host as a block device. Its
-// size is the one at the time it was opened. It is a block.VectorDevice.
+// size is the one at the time it was opened. It is a block.VectorDevice and a
+// block.AsyncReader.
 type File struct {
 	info  block.Info
 	gate  block.Gate
@@ -74,7 +75,7 @@ func OpenFile(path string, o Options) (*File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	d := &File{info: o.info(size)}
-	d.store = store{File: f, endBytes: size, sync: &d.sync}
+	d.store = store{File: f, endBytes: size, sync: &d.sync, queue: o.Queue}
 	d.info.Discards = !f.BlockDevice()
 	return d, nil
 }
@@ -103,6 +104,22 @@ func (d *File) ReadVectorAt(p [][]byte, off block.Offset) error {
 	}
 	defer d.gate.Leave()
 	return d.store.read(p, int64(off))
+}
+
+// StartRead is ReadAt that need not be waited for.
+func (d *File) StartRead(p []byte, off block.Offset, done func(error)) {
+	err := d.info.Check(block.Range{Start: off, LenBytes: int64(len(p))})
+	if err == nil {
+		err = d.gate.Enter()
+	}
+	if err != nil {
+		done(d.refuse("read", err))
+		return
+	}
+	d.store.startRead(p, int64(off), func(err error) {
+		d.gate.Leave()
+		done(err)
+	})
 }
 
 // WriteVectorAt writes p, by one system call if p has up to 1024 buffers.

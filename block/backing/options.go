@@ -2,6 +2,7 @@ package backing
 
 import (
 	"torpor/block"
+	"torpor/kernel/aio"
 	"torpor/kernel/disk"
 )
 
@@ -11,6 +12,9 @@ type Options struct {
 	// Direct asks for I/O past the page cache. Where the file system has none
 	// it goes through the cache; the device's method Direct tells.
 	Direct bool
+	// Queue is where direct reads go that nobody waits for. It stays the caller's,
+	// who closes it after all devices; nil: each of these reads takes a thread.
+	Queue *aio.Queue
 }
 
 func (o Options) mode() disk.Mode {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"torpor/block"
+	"torpor/kernel/aio"
 	"torpor/kernel/disk"
 )
 
@@ -17,6 +18,7 @@ type store struct {
 	*disk.File
 	endBytes int64   // behind it, all reads as zeros
 	sync     *syncer // keeps what was lost
+	queue    *aio.Queue
 }
 
 // bounceBytes is how much is copied at once for direct I/O.
@@ -52,6 +54,15 @@ func (s *store) read(p [][]byte, off int64) error {
 		}
 	}
 	return nil
+}
+
+// startRead is read of one buffer that calls done.
+func (s *store) startRead(p []byte, off int64, done func(error)) {
+	if len(p) == 0 || off+int64(len(p)) > s.endBytes || s.needsBounce([][]byte{p}) {
+		go func() { done(s.read([][]byte{p}, off)) }()
+		return
+	}
+	s.StartRead(s.queue, p, off, func(err error) { done(failed(err)) })
 }
 
 // readBehind reads what the file has of p and clears the rest.

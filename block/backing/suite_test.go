@@ -16,14 +16,30 @@ import (
 	"torpor/block/backing"
 	"torpor/block/devicetest"
 	"torpor/internal/kerneltest"
+	"torpor/kernel/aio"
 )
 
 var options = []backing.Options{{}, {Direct: true}}
+
+// withQueue is opening with a small queue.
+func withQueue(t *testing.T) backing.Options {
+	q, err := aio.NewQueue(16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return backing.Options{Direct: true, Queue: q}
+}
 
 func TestFile(t *testing.T) {
 	for _, o := range options {
 		t.Run(fmt.Sprintf("direct %v", o.Direct), func(t *testing.T) { testFile(t, t.TempDir(), o) })
 	}
+	t.Run("queue", func(t *testing.T) { testFile(t, t.TempDir(), withQueue(t)) })
 	t.Run("tmpfs", func(t *testing.T) {
 		kerneltest.Require(t, kerneltest.File("/dev/shm"))
 		testFile(t, inMemory(t), backing.Options{Direct: true})

@@ -22,6 +22,9 @@ var calls = []call{
 	{"read vector", false, func(d block.Device, r block.Range) error {
 		return block.ReadVector(d, [][]byte{make([]byte, max(0, r.LenBytes))}, r.Start)
 	}},
+	{"started read", false, func(d block.Device, r block.Range) error {
+		return block.Wait(func(done func(error)) { block.StartRead(d, make([]byte, max(0, r.LenBytes)), r.Start, done) })
+	}},
 	{"write", true, func(d block.Device, r block.Range) error {
 		return d.WriteAt(make([]byte, max(0, r.LenBytes)), r.Start, 0)
 	}},

@@ -56,6 +56,7 @@ func Run(t *testing.T, fresh func(t testing.TB) block.Device, o Options) {
 		{"Ends", true, (*suite).testEnds},
 		{"Disjoint", true, (*suite).testDisjoint},
 		{"Overlap", true, (*suite).testOverlap},
+		{"StartedReads", true, (*suite).testStartedReads},
 		{"Close", true, (*suite).testClose},
 		{"CloseWaits", true, (*suite).testCloseWaits},
 		{"Reopen", o.Reopen != nil, (*suite).testReopen},

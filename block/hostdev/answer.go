@@ -9,39 +9,58 @@ import (
 )
 
 // answer serves the request of n bytes in b. An error is one of the connection.
-func (s *server) answer(b *buffer, n int) error {
+// If b is kept it is given back by whoever answers later.
+func (s *server) answer(b *buffer, n int) (kept bool, err error) {
 	if n < headerBytes {
-		return fmt.Errorf("parse FUSE request: %d bytes", n)
+		return false, fmt.Errorf("parse FUSE request: %d bytes", n)
 	}
 	r := parseRequest(b.request()[:n])
-	var err error
 	switch r.op {
 	case opRead:
-		return s.answerRead(b, r)
+		if s.async != nil {
+			s.startRead(b, r)
+			return true, nil
+		}
+		lenBytes := s.readable(r)
+		return false, s.answerRead(b, r.unique, lenBytes, s.dev.ReadAt(b.data(lenBytes), r.offset()))
 	case opWrite:
-		return s.answerWrite(b, r)
+		return false, s.answerWrite(b, r)
 	case opFsync:
 		err = s.dev.Flush()
 	case opFallocate:
 		err = s.allocate(r.allocation())
 	case opForget, opBatchForget, opInterrupt, opNotifyReply:
-		return nil // which want no answer; requests are not interrupted
+		return false, nil // which want no answer; requests are not interrupted
 	case opInit, opLookup, opGetattr, opOpen, opStatfs, opRelease:
-		return s.answerRest(b, n)
+		return false, s.answerRest(b, n)
 	default:
-		return s.conn.Write(emptyAnswer(b, r.unique, syscall.ENOSYS))
+		return false, s.conn.Write(emptyAnswer(b, r.unique, syscall.ENOSYS))
 	}
-	return s.conn.Write(emptyAnswer(b, r.unique, errnoOf(err)))
+	return false, s.conn.Write(emptyAnswer(b, r.unique, errnoOf(err)))
 }
 
-func (s *server) answerRead(b *buffer, r request) error {
-	off := r.offset()
-	lenBytes := int(max(0, min(int64(r.lenBytes()), maxDataBytes, s.sizeBytes.Load()-int64(off))))
-	if err := s.dev.ReadAt(b.data(lenBytes), off); err != nil {
-		return s.conn.Write(emptyAnswer(b, r.unique, errnoOf(err)))
+// readable is how much of what a request wants to read there is.
+func (s *server) readable(r request) int {
+	return int(max(0, min(int64(r.lenBytes()), maxDataBytes, s.sizeBytes.Load()-int64(r.offset()))))
+}
+
+// startRead has the device answer a request to read when it has read.
+func (s *server) startRead(b *buffer, r request) {
+	s.began()
+	unique, lenBytes := r.unique, s.readable(r)
+	s.async.StartRead(b.data(lenBytes), r.offset(), func(err error) {
+		s.note(s.answerRead(b, unique, lenBytes, err))
+		b.give()
+		s.ended()
+	})
+}
+
+func (s *server) answerRead(b *buffer, unique uint64, lenBytes int, err error) error {
+	if err != nil {
+		return s.conn.Write(emptyAnswer(b, unique, errnoOf(err)))
 	}
 	answer := b.dataAnswer(lenBytes) // overwrites the request
-	putAnswerHeader(answer, r.unique, 0)
+	putAnswerHeader(answer, unique, 0)
 	return s.conn.Write(answer)
 }
 

@@ -16,20 +16,23 @@ import (
 // Readers call the device themselves, so that a request that is answered from
 // memory costs two system calls and no switch to another goroutine. When the
 // last one that waits for a request got one, it starts another; when too many
-// wait, they end.
+// wait, they end. Reads of a device that is a block.AsyncReader are answered by
+// whoever learns that it has read, and the reader goes on.
 type server struct {
 	dev       block.Device
+	async     block.AsyncReader // dev, if it is one
 	conn      *fusedev.Connection
 	readOnly  bool
 	rest      *fuse.ProtocolServer // answers what is not about data
 	sizeBytes atomic.Int64
 	discards  bool
 
-	done chan struct{} // closed by the last reader
+	done chan struct{} // closed by the last reader, or the last one to answer later
 
 	mu       sync.Mutex
 	readers  int
 	waiting  int // of the readers, for requests
+	later    int // requests that are answered later
 	stopping bool
 	dead     bool  // the connection has ended
 	err      error // the first of an answer
@@ -46,6 +49,7 @@ const (
 
 func newServer(dev block.Device, conn *fusedev.Connection, state State) *server {
 	s := &server{dev: dev, conn: conn, readOnly: state.ReadOnly, discards: dev.Info().Discards, done: make(chan struct{})}
+	s.async, _ = dev.(block.AsyncReader)
 	s.setSize(dev.Info())
 	s.rest = fuse.NewProtocolServer(newTree(s, state.Name), mountOptions())
 	return s
@@ -74,14 +78,18 @@ func (s *server) addReader() {
 // or when enough others wait.
 func (s *server) read() {
 	b := takeBuffer()
-	defer b.give()
+	defer func() { b.give() }()
 	for {
 		n, err := s.conn.Read(b.request())
 		s.got(err != nil)
 		if err != nil {
 			break
 		}
-		s.note(s.answer(b, n))
+		kept, err := s.answer(b, n)
+		s.note(err)
+		if kept {
+			b = takeBuffer()
+		}
 		if !s.next() {
 			break
 		}
@@ -128,7 +136,25 @@ func (s *server) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.readers--
-	if s.readers == 0 {
+	s.closeIfDone()
+}
+
+// began and ended count a request that is answered later.
+func (s *server) began() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.later++
+}
+
+func (s *server) ended() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.later--
+	s.closeIfDone()
+}
+
+func (s *server) closeIfDone() {
+	if s.readers+s.later == 0 {
 		close(s.done)
 	}
 }
@@ -165,7 +191,7 @@ func (s *server) answeredAll() bool {
 func (s *server) goOn() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.readers == 0 {
+	if s.readers+s.later == 0 {
 		return false
 	}
 	s.stopping = false

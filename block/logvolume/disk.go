@@ -65,17 +65,6 @@ func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
 	return nil
 }
 
-func (d *disk) read(p []byte, off int64) error {
-	began := time.Now()
-	if err := d.device.ReadAt(p, block.Offset(off)); err != nil {
-		d.readErrors.Add(1)
-		return fmt.Errorf("read disk %s: %w", d.name, err)
-	}
-	d.tookTime(time.Since(began))
-	d.readBytes.Add(int64(len(p)))
-	return nil
-}
-
 // sync makes durable what write has returned for.
 func (d *disk) sync() error {
 	d.syncMu.Lock()

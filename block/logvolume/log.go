@@ -42,10 +42,11 @@ type Log struct {
 	buffers   bufferPool
 	rows      chan *row // from the cutter to the writers
 	workers   sync.WaitGroup
-	fetches   sync.WaitGroup // reads of disks, some of which nobody waits for
-	stop      chan struct{}  // closed by Close
-	kick      chan struct{}  // to the checkpointer
-	cleanKick chan struct{}  // to the cleaner
+	fetches   sync.WaitGroup // the watch, and what it began
+	watch     watch
+	stop      chan struct{} // closed by Close
+	kick      chan struct{} // to the checkpointer
+	cleanKick chan struct{} // to the cleaner
 
 	layersMu     sync.Mutex // one change of layers at a time
 	cleanMu      sync.Mutex // held while segments are cleaned

@@ -2,6 +2,7 @@ package logvolume
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"torpor/block/logvolume/format"
 )
@@ -17,17 +18,18 @@ type group struct {
 }
 
 // divide returns the runs that can be read, and the others by segment.
-func (l *Log) divide(runs []*run) (direct []*run, groups []*group) {
-	for _, r := range runs {
-		if d, _ := l.sourceOf(r.segment, r.shard, r.column); d != nil {
-			direct = append(direct, r)
-			continue
-		}
-		if n := len(groups); n > 0 && groups[n-1].takes(r) {
+func divide(runs []*run) (direct []*run, groups []*group) {
+	for i, r := range runs {
+		switch n := len(groups); {
+		case r.disk != nil && n == 0 && len(direct) == i:
+			direct = runs[:i+1]
+		case r.disk != nil:
+			direct = append(direct[:len(direct):len(direct)], r)
+		case n > 0 && groups[n-1].takes(r):
 			groups[n-1].add(r)
-			continue
+		default:
+			groups = append(groups, &group{r.segment, []*run{r}, r.column, len(r.blocks)})
 		}
-		groups = append(groups, &group{r.segment, []*run{r}, r.column, len(r.blocks)})
 	}
 	return direct, groups
 }
@@ -44,7 +46,65 @@ func (g *group) add(r *run) {
 	g.runs = append(g.runs, r)
 }
 
-// reconstructGroup makes the runs of a group.
+// startGroup makes the runs of a group, and calls done.
+func (l *Log) startGroup(g *group, done func(error)) {
+	k := l.geometry.DataShards
+	shards := l.prompt(g.segment, g.column, func(int) bool { return true })
+	slowly := func() { done(l.reconstructGroup(g)) }
+	if len(shards) < k {
+		go slowly()
+		return
+	}
+	sources := make([][]byte, l.geometry.Shards())
+	var left, failed atomic.Int32
+	left.Store(int32(k))
+	end := func() {
+		right := failed.Load() == 0 && l.makeGroup(g, sources)
+		l.putAll(sources)
+		if !right {
+			go slowly()
+			return
+		}
+		done(nil)
+	}
+	for _, shard := range shards[:k] {
+		d, off := l.sourceOf(g.segment, shard, g.column)
+		part := func(b []byte, err error) {
+			sources[shard] = b
+			if err != nil {
+				failed.Add(1)
+			}
+			if left.Add(-1) == 0 {
+				perhapsLater(k*g.columns*format.BlockBytes, end)
+			}
+		}
+		if d == nil {
+			part(nil, errLate)
+			continue
+		}
+		l.fetch(d, off, g.columns*format.BlockBytes, (*fetch).fail, part)
+	}
+}
+
+// makeGroup makes the runs of a group from the columns of some shards. It is false
+// if that is not what they should be.
+func (l *Log) makeGroup(g *group, sources [][]byte) bool {
+	wanted := make([]bool, len(sources))
+	for _, r := range g.runs {
+		wanted[r.shard] = sources[r.shard] == nil
+	}
+	if l.code.reconstruct(sources, wanted) != nil {
+		return false
+	}
+	for _, r := range g.runs {
+		if r.fill(sources[r.shard][(r.column-g.column)*format.BlockBytes:]) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// reconstructGroup is startGroup that is waited for, and that tries all there is.
 func (l *Log) reconstructGroup(g *group) error {
 	if len(g.runs) == 1 {
 		return l.reconstruct(g.runs[0])
@@ -63,21 +123,6 @@ func (l *Log) reconstructGroup(g *group) error {
 	}
 	for _, r := range g.runs {
 		if err := l.takeFrom(r, sources[r.shard][(r.column-g.column)*format.BlockBytes:]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// takeFrom fills a run from what was reconstructed. What is wrong is made from
-// every other choice of shards.
-func (l *Log) takeFrom(r *run, content []byte) error {
-	for i, b := range r.blocks {
-		copy(b, content[i*format.BlockBytes:(i+1)*format.BlockBytes])
-		if r.entries[i].Matches(checksum(b)) {
-			continue
-		}
-		if err := l.search(r, i); err != nil {
 			return err
 		}
 	}

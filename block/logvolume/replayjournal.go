@@ -81,7 +81,7 @@ const journalPieceBytes = 4 << 20
 // other disks have it.
 func (l *Log) readJournal(d *disk) (records []foundRecord) {
 	for off := int64(0); off < d.journal.bytes; off += journalPieceBytes {
-		piece, err := l.readSome(d, format.HeadBytes+off, int(min(journalPieceBytes, d.journal.bytes-off)/format.BlockBytes), true)
+		piece, err := l.readSome(d, format.HeadBytes+off, int(min(journalPieceBytes, d.journal.bytes-off)/format.BlockBytes))
 		if errors.Is(err, errLate) {
 			break
 		}
@@ -108,7 +108,7 @@ func (l *Log) readRecord(d *disk, off int64, p format.RecordPrefix) (r foundReco
 	if off+size > d.journal.bytes {
 		return r, false
 	}
-	b, err := l.readSome(d, format.HeadBytes+off, int(size/format.BlockBytes), true)
+	b, err := l.readSome(d, format.HeadBytes+off, int(size/format.BlockBytes))
 	if err != nil {
 		return r, false
 	}

@@ -216,7 +216,7 @@ func (w *wholeRow) fill(f *foundRow) error {
 				continue
 			}
 		}
-		one := &run{f.segment, shard, column, []format.Entry{format.NewEntry(0, p.sum)}, [][]byte{p.data}}
+		one := &run{f.segment, shard, column, []format.Entry{format.NewEntry(0, p.sum)}, [][]byte{p.data}, source{}}
 		if err := w.log.reconstruct(one); err != nil {
 			return fmt.Errorf("row %d: %w", f.header.Number, err)
 		}

@@ -19,7 +19,7 @@ type Volume struct {
 	users  int // calls under way
 }
 
-var _ block.Device = (*Volume)(nil)
+var _ block.AsyncReader = (*Volume)(nil)
 
 // maxChangeBlocks bounds the data of one change: longer writes are several.
 const maxChangeBlocks = 256
@@ -44,56 +44,73 @@ func (v *Volume) infoLocked() block.Info {
 	}
 }
 
-// enter begins a call for a range, and leave ends it.
-func (v *Volume) enter(r block.Range) error {
+// enter begins a call for a range, and leave ends it. It returns the layer to read.
+func (v *Volume) enter(r block.Range) (format.LayerID, error) {
 	v.log.mu.Lock()
 	defer v.log.mu.Unlock()
 	if v.closed || v.log.closing {
-		return fmt.Errorf("volume %s: %w", v.name, block.ErrClosed)
+		return 0, fmt.Errorf("volume %s: %w", v.name, block.ErrClosed)
 	}
 	if err := v.infoLocked().Check(r); err != nil {
-		return fmt.Errorf("volume %s: %w", v.name, err)
+		return 0, fmt.Errorf("volume %s: %w", v.name, err)
 	}
 	v.users++
-	return nil
+	return v.layer.id, nil
 }
 
 func (v *Volume) leave() {
 	v.log.mu.Lock()
 	defer v.log.mu.Unlock()
 	v.users--
-	v.log.progress.Broadcast()
+	if v.closed || v.log.closing {
+		v.log.progress.Broadcast()
+	}
 }
 
 // ReadAt fills p.
 func (v *Volume) ReadAt(p []byte, off block.Offset) error {
-	if err := v.enter(block.Range{Start: off, LenBytes: int64(len(p))}); err != nil {
-		return err
-	}
-	defer v.leave()
-	for len(p) > 0 {
+	for {
 		n := min(len(p), maxReadBlocks*format.BlockBytes)
-		if err := v.log.readBlocks(v.top(), format.Block(off/format.BlockBytes), p[:n]); err != nil {
-			return fmt.Errorf("read volume %s at %d: %w", v.name, off, err)
+		err := block.Wait(func(done func(error)) { v.startRead(p[:n], off, done) })
+		if err != nil || n == len(p) {
+			return err
 		}
 		p, off = p[n:], off+block.Offset(n)
 	}
-	return nil
 }
 
 // maxReadBlocks bounds how much is read at once.
 const maxReadBlocks = 1024
 
-func (v *Volume) top() format.LayerID {
-	v.log.mu.Lock()
-	defer v.log.mu.Unlock()
-	return v.layer.id
+// StartRead is ReadAt that need not be waited for, but for pages of the map that
+// are not in memory.
+func (v *Volume) StartRead(p []byte, off block.Offset, done func(error)) {
+	if len(p) > maxReadBlocks*format.BlockBytes {
+		go func() { done(v.ReadAt(p, off)) }()
+		return
+	}
+	v.startRead(p, off, done)
+}
+
+func (v *Volume) startRead(p []byte, off block.Offset, done func(error)) {
+	layer, err := v.enter(block.Range{Start: off, LenBytes: int64(len(p))})
+	if err != nil {
+		done(err)
+		return
+	}
+	v.log.startBlocks(layer, format.Block(off/format.BlockBytes), p, func(err error) {
+		v.leave()
+		if err != nil {
+			err = fmt.Errorf("read volume %s at %d: %w", v.name, off, err)
+		}
+		done(err)
+	})
 }
 
 // WriteAt writes p. With ErrNoSpace nothing of a change was written; of a write
 // of more than 1 MiB some may have been.
 func (v *Volume) WriteAt(p []byte, off block.Offset, flags block.Flags) error {
-	if err := v.enter(block.Range{Start: off, LenBytes: int64(len(p))}); err != nil {
+	if _, err := v.enter(block.Range{Start: off, LenBytes: int64(len(p))}); err != nil {
 		return err
 	}
 	defer v.leave()
@@ -128,7 +145,7 @@ func (v *Volume) Zero(r block.Range, flags block.Flags) error { return v.Discard
 
 // Discard gives space back. The range reads as zeros then.
 func (v *Volume) Discard(r block.Range, flags block.Flags) error {
-	if err := v.enter(r); err != nil {
+	if _, err := v.enter(r); err != nil {
 		return err
 	}
 	defer v.leave()
@@ -184,7 +201,7 @@ func (l *Log) hasBudget(pages int) bool {
 
 // Flush makes durable all changes that have returned.
 func (v *Volume) Flush() error {
-	if err := v.enter(block.Range{}); err != nil {
+	if _, err := v.enter(block.Range{}); err != nil {
 		return err
 	}
 	defer v.leave()
@@ -196,7 +213,7 @@ func (v *Volume) Flush() error {
 
 // Status describes a range: what is nowhere in the log is a hole.
 func (v *Volume) Status(r block.Range) ([]block.Extent, error) {
-	if err := v.enter(r); err != nil {
+	if _, err := v.enter(r); err != nil {
 		return nil, err
 	}
 	defer v.leave()

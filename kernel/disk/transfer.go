@@ -5,6 +5,8 @@ import (
 	"io"
 
 	"golang.org/x/sys/unix"
+
+	"torpor/kernel/aio"
 )
 
 // maxVector is IOV_MAX of Linux.
@@ -23,6 +25,28 @@ func (f *File) ReadAt(p [][]byte, off int64) error {
 		return fmt.Errorf("read %s at %d: %w", f.path, off, err)
 	}
 	return nil
+}
+
+// StartRead is ReadAt of one buffer that calls done instead of being waited for.
+// It goes by a queue if that is not nil, I/O is direct, and the kernel need not
+// wait to begin; else by a goroutine. done may be called before StartRead returns,
+// and must not block. p is in use until then.
+func (f *File) StartRead(q *aio.Queue, p []byte, off int64, done func(error)) {
+	wait := func() { done(f.ReadAt([][]byte{p}, off)) }
+	if q == nil || !f.direct {
+		go wait()
+		return
+	}
+	err := q.Submit(aio.Request{FD: f.fd, Memory: [][]byte{p}, Offset: off, NoWait: true, Done: func(n int, err error) {
+		if err == nil && n == len(p) {
+			done(nil)
+			return
+		}
+		go wait() // which does the rest, and says what is wrong
+	}})
+	if err != nil {
+		go wait()
+	}
 }
 
 // WriteAt writes p to an offset.
