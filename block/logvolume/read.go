@@ -25,13 +25,8 @@ type source struct {
 
 func (r *run) lenBytes() int { return len(r.blocks) * format.BlockBytes }
 
-// readBlocks fills p with blocks of a layer, as it is with all below it.
-func (l *Log) readBlocks(layer format.LayerID, start format.Block, p []byte) error {
-	return block.Wait(func(done func(error)) { l.startBlocks(layer, start, p, done) })
-}
-
-// startBlocks is readBlocks that calls done. Only for what it needs of the map that
-// is not in memory it waits itself.
+// startBlocks fills p with blocks of a layer, as it is with all below it, and calls
+// done. Only for what it needs of the map that is not in memory it waits itself.
 func (l *Log) startBlocks(layer format.LayerID, start format.Block, p []byte, done func(error)) {
 	n := len(p) / format.BlockBytes
 	entries := make([]format.Entry, n)
