@@ -123,3 +123,12 @@ type AsyncReader interface {
 	// it must return soon.
 	StartRead(p []byte, off Offset, done func(error))
 }
+
+// AsyncWriter is a Device whose writes need no goroutine that waits for them.
+type AsyncWriter interface {
+	Device
+	// StartWrite is WriteVectorAt that calls done with its result, once, maybe
+	// before it returns. p is borrowed until then. Other writes may have to wait for
+	// done, so it must return soon.
+	StartWrite(p [][]byte, off Offset, flags Flags, done func(error))
+}

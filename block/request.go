@@ -87,6 +87,15 @@ func StartRead(d Device, p []byte, off Offset, done func(error)) {
 	go func() { done(d.ReadAt(p, off)) }()
 }
 
+// StartWrite is that of an AsyncWriter, or of any other device by a goroutine.
+func StartWrite(d Device, p [][]byte, off Offset, flags Flags, done func(error)) {
+	if a, ok := d.(AsyncWriter); ok {
+		a.StartWrite(p, off, flags, done)
+		return
+	}
+	go func() { done(WriteVector(d, p, off, flags)) }()
+}
+
 // Wait calls start with a done that it waits for, and returns what that is told.
 func Wait(start func(done func(error))) error {
 	result := make(chan error, 1)

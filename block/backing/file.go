@@ -12,8 +12,8 @@ import (
 )
 
 // File is a regular file or a block device of the host as a block device. Its
-// size is the one at the time it was opened. It is a block.VectorDevice and a
-// block.AsyncReader.
+// size is the one at the time it was opened. It is a block.VectorDevice, a
+// block.AsyncReader and a block.AsyncWriter.
 type File struct {
 	info  block.Info
 	gate  block.Gate
@@ -136,6 +136,30 @@ func (d *File) WriteVectorAt(p [][]byte, off block.Offset, flags block.Flags) er
 		return d.store.write(p, int64(off), false)
 	}
 	return d.sync.write(!d.Direct(), func() error { return d.store.write(p, int64(off), true) })
+}
+
+// StartWrite is WriteVectorAt that need not be waited for.
+func (d *File) StartWrite(p [][]byte, off block.Offset, flags block.Flags, done func(error)) {
+	if !d.Direct() {
+		go func() { done(d.WriteVectorAt(p, off, flags)) }()
+		return
+	}
+	r, err := d.info.CheckVector(p, off)
+	if err == nil {
+		err = d.begin(r)
+	}
+	if err != nil {
+		done(d.refuse("write", err))
+		return
+	}
+	fua := flags&block.FUA != 0
+	d.store.startWrite(p, int64(off), fua, func(err error) {
+		if err == nil && fua {
+			err = d.sync.keep(nil) // an error of another that was kept meanwhile
+		}
+		d.gate.Leave()
+		done(err)
+	})
 }
 
 // Zero makes a range read as zeros: by a hole, by reserved space if

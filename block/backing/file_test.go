@@ -163,6 +163,43 @@ func lossy(t *testing.T) (dir string, damage, cure func()) {
 	return dir, damage, func() { os.Remove(filler) }
 }
 
+// TestStartedWriteIsLost writes durably to a disk that has no space for it any more:
+// that fails, and flushes remember it.
+func TestStartedWriteIsLost(t *testing.T) {
+	kerneltest.Require(t, kerneltest.Root, kerneltest.Program("losetup"), kerneltest.File("/dev/loop-control"))
+	below := smallFileSystem(t, "size=6m")
+	path := loopDevice(t, filepath.Join(below, "disk"))
+	if err := os.WriteFile(filepath.Join(below, "filler"), make([]byte, 8<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+	d, err := backing.OpenFile(path, withQueue(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func() error {
+		return block.Wait(func(done func(error)) {
+			block.StartWrite(d, [][]byte{block.AlignedBuffer(1 << 20)}, 0, block.FUA, done)
+		})
+	}
+	if err := write(); err == nil {
+		t.Fatal("written durably to a disk without space")
+	}
+	first := d.Flush()
+	t.Logf("flush: %v", first)
+	if err := os.Remove(filepath.Join(below, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	if second := d.Flush(); (first == nil) != (second == nil) {
+		t.Errorf("flush again: %v", second)
+	}
+	if err := write(); (err == nil) != (first == nil) {
+		t.Errorf("write again: %v; flush was %v", err, first)
+	}
+	if err := d.Close(); (err == nil) != (first == nil) {
+		t.Errorf("close: %v", err)
+	}
+}
+
 // TestLossIsRemembered loses written blocks: flush says so, and again although
 // the kernel would not.
 func TestLossIsRemembered(t *testing.T) {

@@ -101,6 +101,25 @@ func (s *store) write(p [][]byte, off int64, fua bool) error {
 	return nil
 }
 
+// startWrite is write that calls done.
+func (s *store) startWrite(p [][]byte, off int64, fua bool, done func(error)) {
+	if totalBytes(p) == 0 || s.needsBounce(p) {
+		go func() { done(s.write(p, off, fua)) }()
+		return
+	}
+	s.StartWrite(s.queue, p, off, fua, func(err error) {
+		switch {
+		case err == nil || !fua:
+			done(failed(err))
+		case noSpace(err):
+			go func() { done(s.write(p, off, fua)) }()
+		default:
+			s.sync.keep(err)
+			done(err)
+		}
+	})
+}
+
 // writeDurably keeps an error, because it may be that of an earlier write which
 // nobody will be told of again. That there is no space for this one is harmless.
 func (s *store) writeDurably(p [][]byte, off int64) error {

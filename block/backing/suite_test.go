@@ -144,8 +144,8 @@ func inMemory(t *testing.T) string {
 // TestBlockDevice runs the suite on a loop device.
 func TestBlockDevice(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root, kerneltest.Program("losetup"), kerneltest.File("/dev/loop-control"))
-	for _, o := range options {
-		t.Run(fmt.Sprintf("direct %v", o.Direct), func(t *testing.T) {
+	for _, o := range append(options, withQueue(t)) {
+		t.Run(fmt.Sprintf("direct %v, queue %v", o.Direct, o.Queue != nil), func(t *testing.T) {
 			path := loopDevice(t, filepath.Join(t.TempDir(), "disk"))
 			open := func(t testing.TB) block.Device {
 				d, err := backing.OpenFile(path, o)

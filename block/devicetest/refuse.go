@@ -31,6 +31,11 @@ var calls = []call{
 	{"write vector", true, func(d block.Device, r block.Range) error {
 		return block.WriteVector(d, [][]byte{make([]byte, max(0, r.LenBytes))}, r.Start, block.FUA)
 	}},
+	{"started write", true, func(d block.Device, r block.Range) error {
+		return block.Wait(func(done func(error)) {
+			block.StartWrite(d, [][]byte{make([]byte, max(0, r.LenBytes))}, r.Start, block.FUA, done)
+		})
+	}},
 	{"zero", true, func(d block.Device, r block.Range) error { return d.Zero(r, 0) }},
 	{"discard", true, func(d block.Device, r block.Range) error { return d.Discard(r, 0) }},
 	{"status", false, func(d block.Device, r block.Range) error {

@@ -57,6 +57,7 @@ func Run(t *testing.T, fresh func(t testing.TB) block.Device, o Options) {
 		{"Disjoint", true, (*suite).testDisjoint},
 		{"Overlap", true, (*suite).testOverlap},
 		{"StartedReads", true, (*suite).testStartedReads},
+		{"StartedWrites", true, (*suite).testStartedWrites},
 		{"Close", true, (*suite).testClose},
 		{"CloseWaits", true, (*suite).testCloseWaits},
 		{"Reopen", o.Reopen != nil, (*suite).testReopen},

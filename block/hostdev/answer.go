@@ -9,50 +9,39 @@ import (
 )
 
 // answer serves the request of n bytes in b. An error is one of the connection.
-// If b is kept it is given back by whoever answers later.
-func (s *server) answer(b *buffer, n int) (kept bool, err error) {
+func (s *server) answer(b *buffer, n int) error {
 	if n < headerBytes {
-		return false, fmt.Errorf("parse FUSE request: %d bytes", n)
+		return fmt.Errorf("parse FUSE request: %d bytes", n)
 	}
+	var err error
 	r := parseRequest(b.request()[:n])
 	switch r.op {
 	case opRead:
-		if s.async != nil {
-			s.startRead(b, r)
-			return true, nil
-		}
 		lenBytes := s.readable(r)
-		return false, s.answerRead(b, r.unique, lenBytes, s.dev.ReadAt(b.data(lenBytes), r.offset()))
+		return s.answerRead(b, r.unique, lenBytes, s.dev.ReadAt(b.data(lenBytes), r.offset()))
 	case opWrite:
-		return false, s.answerWrite(b, r)
+		if !r.writable() {
+			return s.conn.Write(emptyAnswer(b, r.unique, syscall.EINVAL))
+		}
+		lenBytes := r.lenBytes()
+		return s.answerWrite(b, r.unique, lenBytes, s.dev.WriteAt(b.data(lenBytes), r.offset(), 0))
 	case opFsync:
 		err = s.dev.Flush()
 	case opFallocate:
 		err = s.allocate(r.allocation())
 	case opForget, opBatchForget, opInterrupt, opNotifyReply:
-		return false, nil // which want no answer; requests are not interrupted
+		return nil // which want no answer; requests are not interrupted
 	case opInit, opLookup, opGetattr, opOpen, opStatfs, opRelease:
-		return false, s.answerRest(b, n)
+		return s.answerRest(b, n)
 	default:
-		return false, s.conn.Write(emptyAnswer(b, r.unique, syscall.ENOSYS))
+		return s.conn.Write(emptyAnswer(b, r.unique, syscall.ENOSYS))
 	}
-	return false, s.conn.Write(emptyAnswer(b, r.unique, errnoOf(err)))
+	return s.conn.Write(emptyAnswer(b, r.unique, errnoOf(err)))
 }
 
 // readable is how much of what a request wants to read there is.
 func (s *server) readable(r request) int {
 	return int(max(0, min(int64(r.lenBytes()), maxDataBytes, s.sizeBytes.Load()-int64(r.offset()))))
-}
-
-// startRead has the device answer a request to read when it has read.
-func (s *server) startRead(b *buffer, r request) {
-	s.began()
-	unique, lenBytes := r.unique, s.readable(r)
-	s.async.StartRead(b.data(lenBytes), r.offset(), func(err error) {
-		s.note(s.answerRead(b, unique, lenBytes, err))
-		b.give()
-		s.ended()
-	})
 }
 
 func (s *server) answerRead(b *buffer, unique uint64, lenBytes int, err error) error {
@@ -64,16 +53,15 @@ func (s *server) answerRead(b *buffer, unique uint64, lenBytes int, err error) e
 	return s.conn.Write(answer)
 }
 
-func (s *server) answerWrite(b *buffer, r request) error {
-	lenBytes := r.lenBytes()
-	if len(r.body) != bodyBytes+lenBytes {
-		return s.conn.Write(emptyAnswer(b, r.unique, syscall.EINVAL))
-	}
-	if err := s.dev.WriteAt(b.data(lenBytes), r.offset(), 0); err != nil {
-		return s.conn.Write(emptyAnswer(b, r.unique, errnoOf(err)))
+// writable says whether all that a request wants to write has come with it.
+func (r request) writable() bool { return len(r.body) == bodyBytes+r.lenBytes() }
+
+func (s *server) answerWrite(b *buffer, unique uint64, lenBytes int, err error) error {
+	if err != nil {
+		return s.conn.Write(emptyAnswer(b, unique, errnoOf(err)))
 	}
 	answer := b.answer()[:answerHeaderBytes+8]
-	putAnswerHeader(answer, r.unique, 0)
+	putAnswerHeader(answer, unique, 0)
 	binary.LittleEndian.PutUint64(answer[answerHeaderBytes:], uint64(lenBytes)) // size, padding
 	return s.conn.Write(answer)
 }

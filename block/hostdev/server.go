@@ -16,11 +16,13 @@ import (
 // Readers call the device themselves, so that a request that is answered from
 // memory costs two system calls and no switch to another goroutine. When the
 // last one that waits for a request got one, it starts another; when too many
-// wait, they end. Reads of a device that is a block.AsyncReader are answered by
-// whoever learns that it has read, and the reader goes on.
+// wait, they end. What a device can begin without being waited for is answered by
+// whoever learns of its end, and the reader goes on: one alone, so that it need not
+// be woken while there is more to read.
 type server struct {
 	dev       block.Device
-	async     block.AsyncReader // dev, if it is one
+	reads     block.AsyncReader // dev, if it is one
+	writes    block.AsyncWriter // likewise
 	conn      *fusedev.Connection
 	readOnly  bool
 	rest      *fuse.ProtocolServer // answers what is not about data
@@ -40,16 +42,19 @@ type server struct {
 
 var errDead = errors.New("the FUSE connection has ended")
 
-// minReaders wait even when there is nothing to do. maxReaders bound how many
-// requests the device sees at once; the loop device has 128.
+// minReaders wait even when there is nothing to do, and no more than idleReaders:
+// between them none is started or ends, which costs 2 us. maxReaders bound how many
+// requests are waited for at once; the loop device has 128.
 const (
-	minReaders = 2
-	maxReaders = 64
+	minReaders  = 1
+	idleReaders = 1
+	maxReaders  = 64
 )
 
 func newServer(dev block.Device, conn *fusedev.Connection, state State) *server {
 	s := &server{dev: dev, conn: conn, readOnly: state.ReadOnly, discards: dev.Info().Discards, done: make(chan struct{})}
-	s.async, _ = dev.(block.AsyncReader)
+	s.reads, _ = dev.(block.AsyncReader)
+	s.writes, _ = dev.(block.AsyncWriter)
 	s.setSize(dev.Info())
 	s.rest = fuse.NewProtocolServer(newTree(s, state.Name), mountOptions())
 	return s
@@ -81,15 +86,15 @@ func (s *server) read() {
 	defer func() { b.give() }()
 	for {
 		n, err := s.conn.Read(b.request())
+		if err == nil && s.begin(b, n) {
+			b = takeBuffer()
+			continue
+		}
 		s.got(err != nil)
 		if err != nil {
 			break
 		}
-		kept, err := s.answer(b, n)
-		s.note(err)
-		if kept {
-			b = takeBuffer()
-		}
+		s.note(s.answer(b, n))
 		if !s.next() {
 			break
 		}
@@ -113,7 +118,7 @@ func (s *server) got(end bool) {
 func (s *server) next() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping || s.waiting >= minReaders {
+	if s.stopping || s.waiting >= idleReaders {
 		return false
 	}
 	s.waiting++
@@ -136,20 +141,6 @@ func (s *server) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.readers--
-	s.closeIfDone()
-}
-
-// began and ended count a request that is answered later.
-func (s *server) began() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.later++
-}
-
-func (s *server) ended() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.later--
 	s.closeIfDone()
 }
 

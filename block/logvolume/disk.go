@@ -49,22 +49,6 @@ type disk struct {
 // usable says whether rows and journal records may be written to it.
 func (d *disk) usable() bool { return d.device != nil && d.state != format.DiskOut }
 
-// write writes p. After errLate p is still being written.
-func (d *disk) write(p [][]byte, off int64, flags block.Flags) error {
-	err := d.request(func() error { return block.WriteVector(d.device, p, block.Offset(off), flags) })
-	if err != nil {
-		d.writeErrors.Add(1)
-		return fmt.Errorf("write disk %s: %w", d.name, err)
-	}
-	if flags&block.FUA == 0 {
-		d.dirty.Store(true)
-	}
-	for _, b := range p {
-		d.writtenBytes.Add(int64(len(b)))
-	}
-	return nil
-}
-
 // sync makes durable what write has returned for.
 func (d *disk) sync() error {
 	d.syncMu.Lock()

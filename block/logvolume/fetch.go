@@ -2,64 +2,58 @@ package logvolume
 
 import (
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"torpor/block"
 	"torpor/block/logvolume/format"
 )
 
-// fetch is a read of a disk into memory of its own. It ends once: with the disk's
-// answer, or before that, when it is given up. The memory of one that was given up
-// goes back when the disk has answered.
+// fetch is a read of a disk into memory of its own, which goes back when the disk
+// has answered, or when whoever got it puts it back.
 type fetch struct {
-	log     *Log
-	disk    *disk
-	b       []byte
-	began   time.Time
-	tick    int64 // of the watch, when it began
-	asked   bool  // late was called; the watch's
-	claimed atomic.Bool
-	// late is called once when more patience is needed than reads of the disk
-	// usually take; the fetch may be given up then. It may be nil.
-	late func(*fetch)
-	// end gets what was read, and gives it back to Log.buffers, or an error. Like
-	// late it must not wait for reads: the goroutine that calls it is needed for them.
-	end func(b []byte, err error)
+	request
+	b     []byte
+	began time.Time
+	late  func(*fetch) // may give it up when it is late; may be nil
+	end   func(b []byte, err error)
 }
 
-// fetch begins a read of n bytes.
+// fetch begins a read of n bytes. Its end gets what was read, or an error.
 func (l *Log) fetch(d *disk, off int64, n int, late func(*fetch), end func(b []byte, err error)) {
-	f := &fetch{log: l, disk: d, b: l.buffers.get(n), began: time.Now(), late: late, end: end}
-	d.pending.Add(1)
-	l.watch.add(f)
+	f := &fetch{request: request{log: l, disk: d}, b: l.buffers.get(n), began: time.Now(), late: late, end: end}
+	f.of = f
+	f.begun()
 	block.StartRead(d.device, f.b, block.Offset(off), f.answered)
 }
 
-// answered is called when the disk has read, or failed.
-func (f *fetch) answered(err error) {
-	f.log.watch.remove(f)
+func (f *fetch) ended(err error) {
 	f.disk.tookRead(time.Since(f.began), len(f.b), err)
-	f.disk.pending.Add(-1)
-	switch claimed := f.claimed.CompareAndSwap(false, true); {
-	case !claimed:
-		f.disk.overdue.Add(-1)
-		f.log.buffers.put(f.b)
-	case err != nil:
+	if err != nil {
 		f.log.buffers.put(f.b)
 		f.end(nil, fmt.Errorf("read disk %s: %w", f.disk.name, err))
-	default:
-		f.end(f.b, nil)
+		return
+	}
+	f.end(f.b, nil)
+}
+
+func (f *fetch) impatient() {
+	if f.late != nil {
+		f.late(f)
 	}
 }
 
-// giveUp leaves a fetch to itself. It is false if the disk has answered.
+// giveUp makes the disk one that others are asked instead of, until it answers.
 func (f *fetch) giveUp() bool {
-	if !f.claimed.CompareAndSwap(false, true) {
+	if !f.request.giveUp() {
 		return false
 	}
 	f.disk.overdue.Add(1)
 	return true
+}
+
+func (f *fetch) left() {
+	f.disk.overdue.Add(-1)
+	f.log.buffers.put(f.b)
 }
 
 // fail gives a fetch up and tells its end that it was late.
@@ -67,6 +61,11 @@ func (f *fetch) fail() {
 	if f.giveUp() {
 		f.end(nil, errLate)
 	}
+}
+
+func (f *fetch) hopeless() {
+	f.log.putOutLate(f.disk)
+	f.fail()
 }
 
 // readSome reads blocks of a disk, with all patience.

@@ -189,7 +189,7 @@ func (l *Log) verifyRow(f *foundRow) (whole bool) {
 		}
 		if d, off := l.sourceOf(f.segment, shard, int(f.header.Column)); d != nil {
 			// A disk that can not take it is out, and the segment degraded.
-			_ = w.writeShard(d, shard, off)
+			w.writeShard(d, shard, off)
 		}
 	}
 	return true

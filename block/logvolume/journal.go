@@ -1,8 +1,6 @@
 package logvolume
 
 import (
-	"errors"
-
 	"torpor/block"
 	"torpor/block/logvolume/format"
 )
@@ -140,18 +138,14 @@ func (l *Log) writeRecord(r *record) bool {
 	for _, p := range r.pages {
 		blocks = append(blocks, p.data)
 	}
-	results := make(chan error, len(r.disks))
+	var writes []diskWrite
 	for i, d := range r.disks {
-		go func() { results <- l.writeTo(d, blocks, format.HeadBytes+r.offs[i], block.FUA) }()
+		writes = append(writes, diskWrite{d, blocks, format.HeadBytes + r.offs[i]})
 	}
-	all := true
-	for range r.disks {
-		err := <-results
-		all = all && err == nil
-		r.late = r.late || errors.Is(err, errLate)
-	}
+	var done int
+	done, r.late = l.writeAll(writes, block.FUA)
 	if !r.late {
 		l.buffers.put(header)
 	}
-	return all
+	return done == len(writes)
 }

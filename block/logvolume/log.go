@@ -42,7 +42,7 @@ type Log struct {
 	buffers   bufferPool
 	rows      chan *row // from the cutter to the writers
 	workers   sync.WaitGroup
-	fetches   sync.WaitGroup // the watch, and what it began
+	late      sync.WaitGroup // the watch, and what it began
 	watch     watch
 	stop      chan struct{} // closed by Close
 	kick      chan struct{} // to the checkpointer

@@ -74,7 +74,7 @@ func newLog(s *format.Super, o Options) *Log {
 	l := &Log{id: s.Log, geometry: s.Geometry, generation: s.Generation, epoch: s.Epoch, rootEpoch: s.Epoch, root: s.Root, volumes: map[string]*Volume{},
 		layers: map[format.LayerID]*layer{}, nextLayer: 1, stop: make(chan struct{}), kick: make(chan struct{}, 1), cleanKick: make(chan struct{}, 1), rows: make(chan *row)}
 	l.progress, l.work = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
-	l.watch = watch{log: l, reads: map[*fetch]struct{}{}}
+	l.watch = watch{log: l, requests: map[*request]struct{}{}}
 	l.queue.index = map[blockKey]*page{}
 	l.blocks = blockmap.New(func(at format.Entry) { l.released = append(l.released, at) })
 	var diskBytes int64
@@ -166,7 +166,7 @@ func (l *Log) Close() error {
 	l.work.Broadcast()
 	l.mu.Unlock()
 	l.workers.Wait()
-	l.fetches.Wait()
+	l.late.Wait()
 	for _, d := range l.disks {
 		if d.device == nil {
 			continue

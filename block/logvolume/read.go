@@ -188,7 +188,7 @@ func (r *run) fill(content []byte) (wrong int) {
 // overtake makes a run from others while its disk is late, unless it answers first.
 func (l *Log) overtake(r *run, f *fetch, done func(error)) {
 	r.segment.readers.Add(1)
-	l.fetches.Go(func() {
+	l.late.Go(func() {
 		defer r.segment.readers.Add(-1)
 		b := l.buffers.get(r.lenBytes())
 		defer l.buffers.put(b)

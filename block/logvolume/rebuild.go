@@ -387,8 +387,8 @@ func (l *Log) rebuildSegment(ctx context.Context, s *segment) error {
 		defer w.release()
 		for _, to := range fills {
 			off := l.shardOffset(format.ShardRecord{Slot: to.slot}, int(f.header.Column))
-			if err := w.writeShard(to.disk, to.shard, off); err != nil {
-				return errors.Join(errLostDisk, err)
+			if !w.writeShard(to.disk, to.shard, off) {
+				return errLostDisk
 			}
 		}
 		return ctx.Err()

@@ -2,7 +2,6 @@ package logvolume
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"torpor/block/logvolume/format"
@@ -125,7 +124,7 @@ func (l *Log) scrubRow(f *foundRow, repair bool, report *ScrubReport) error {
 		report.WrongBlocks += int64(wrong)
 		d.corrupt.Add(int64(wrong))
 		l.event(d.name, "disk %s has %d wrong blocks in segment %d", d.name, wrong, f.segment.id)
-		if repair && w.writeShard(d, shard, off) == nil {
+		if repair && w.writeShard(d, shard, off) {
 			report.RepairedBlocks += int64(wrong)
 		}
 	}
@@ -143,11 +142,11 @@ type wholeRow struct {
 	late   bool // it is still being written
 }
 
-// writeShard writes one of the shards to a disk.
-func (w *wholeRow) writeShard(d *disk, shard int, off int64) error {
-	err := w.log.writeShard(d, w.shards[shard], off)
-	w.late = w.late || errors.Is(err, errLate)
-	return err
+// writeShard writes one of the shards to a disk, which is out if it fails.
+func (w *wholeRow) writeShard(d *disk, shard int, off int64) (done bool) {
+	done, late := w.log.writeTo(d, w.shards[shard], off)
+	w.late = w.late || late
+	return done
 }
 
 func (w *wholeRow) release() {

@@ -22,7 +22,7 @@ func (l *Log) capacity() int {
 // no space but for leaves that change, for a time. Log.mu is held, and released
 // while the queue is cut, leaves are read, and a checkpoint is written.
 func (l *Log) admit(c change) error {
-	if len(c.pages) == 0 || l.taken()+len(c.pages)+leafBound(len(c.pages), 1) <= l.spaceBlocks {
+	if l.hasSpaceFor(c) {
 		return nil
 	}
 	for l.queue.blocks > 0 && l.failed == nil {
@@ -50,6 +50,11 @@ func (l *Log) admit(c change) error {
 		return block.ErrNoSpace
 	}
 	return err
+}
+
+// hasSpaceFor says whether there is space for a change if all of it is new.
+func (l *Log) hasSpaceFor(c change) bool {
+	return len(c.pages) == 0 || l.taken()+len(c.pages)+leafBound(len(c.pages), 1) <= l.spaceBlocks
 }
 
 // needOf is how many blocks more have to have a place after a change: new ones,

@@ -52,26 +52,19 @@ func (l *Log) writeSupers(root *format.Root) error {
 
 // writeSuper writes one generation, and says whether all disks took it.
 func (l *Log) writeSuper(supers map[*disk][]byte, off int64) bool {
-	results := make(chan error, len(supers))
+	var writes []diskWrite
 	for d, b := range supers {
-		go func() {
-			aligned := l.buffers.get(len(b))
-			copy(aligned, b)
-			err := d.write([][]byte{aligned}, off, block.FUA)
-			if !errors.Is(err, errLate) {
-				l.buffers.put(aligned)
-			}
-			if err != nil {
-				l.putOut(d, err)
-			}
-			results <- err
-		}()
+		aligned := l.buffers.get(len(b))
+		copy(aligned, b)
+		writes = append(writes, diskWrite{d, [][]byte{aligned}, off})
 	}
-	all := true
-	for range supers {
-		all = <-results == nil && all
+	done, late := l.writeAll(writes, block.FUA)
+	for _, w := range writes {
+		if !late {
+			l.buffers.put(w.blocks[0])
+		}
 	}
-	return all
+	return done == len(writes)
 }
 
 // superOf is the superblock of a disk. Log.mu is held.

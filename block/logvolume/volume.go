@@ -19,7 +19,10 @@ type Volume struct {
 	users  int // calls under way
 }
 
-var _ block.AsyncReader = (*Volume)(nil)
+var (
+	_ block.AsyncReader = (*Volume)(nil)
+	_ block.AsyncWriter = (*Volume)(nil)
+)
 
 // maxChangeBlocks bounds the data of one change: longer writes are several.
 const maxChangeBlocks = 256
@@ -117,8 +120,7 @@ func (v *Volume) WriteAt(p []byte, off block.Offset, flags block.Flags) error {
 	var through format.Sequence
 	for len(p) > 0 {
 		n := min(len(p), maxChangeBlocks*format.BlockBytes)
-		c := change{kind: format.KindData, start: format.Block(off / format.BlockBytes), count: uint32(n / format.BlockBytes)}
-		c.pages = v.log.pages.pagesOf(p[:n])
+		c := v.changeOf(p[:n], off)
 		var err error
 		if through, err = v.change(c); err != nil {
 			v.log.pages.put(c.pages)
@@ -127,6 +129,52 @@ func (v *Volume) WriteAt(p []byte, off block.Offset, flags block.Flags) error {
 		p, off = p[n:], off+block.Offset(n)
 	}
 	return v.settle(flags, through)
+}
+
+// StartWrite is WriteAt that need not be waited for: it returns once the change is
+// in memory, or if that has no room, or it must be durable, before that.
+func (v *Volume) StartWrite(p [][]byte, off block.Offset, flags block.Flags, done func(error)) {
+	if flags&block.FUA == 0 && len(p) == 1 && len(p[0]) <= maxChangeBlocks*format.BlockBytes {
+		if begun, err := v.writeNow(p[0], off); begun {
+			done(err)
+			return
+		}
+	}
+	go func() { done(v.writeAll(p, off, flags)) }()
+}
+
+func (v *Volume) writeAll(p [][]byte, off block.Offset, flags block.Flags) error {
+	for _, b := range p {
+		if err := v.WriteAt(b, off, flags); err != nil {
+			return err
+		}
+		off += block.Offset(len(b))
+	}
+	return nil
+}
+
+// writeNow writes p as one change, unless it would have to wait.
+func (v *Volume) writeNow(p []byte, off block.Offset) (begun bool, err error) {
+	if _, err := v.enter(block.Range{Start: off, LenBytes: int64(len(p))}); err != nil {
+		return true, err
+	}
+	defer v.leave()
+	if len(p) == 0 {
+		return true, nil
+	}
+	c := v.changeOf(p, off)
+	if begun, err = v.tryChange(c); !begun || err != nil {
+		v.log.pages.put(c.pages)
+	}
+	if err != nil {
+		err = fmt.Errorf("write volume %s at %d: %w", v.name, off, err)
+	}
+	return begun, err
+}
+
+// changeOf copies p for a change.
+func (v *Volume) changeOf(p []byte, off block.Offset) change {
+	return change{kind: format.KindData, start: format.Block(off / format.BlockBytes), count: uint32(len(p) / format.BlockBytes), pages: v.log.pages.pagesOf(p)}
 }
 
 // settle makes changes durable if the flags want it.
@@ -179,9 +227,29 @@ func (v *Volume) change(c change) (format.Sequence, error) {
 			return 0, err
 		}
 		if l.gate == 0 && c.layer == v.layer.id {
-			break
+			return l.enqueue(c), nil
 		}
 	}
+}
+
+// tryChange is change that does not wait: then nothing was begun.
+func (v *Volume) tryChange(c change) (begun bool, err error) {
+	l := v.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.failed != nil:
+		return true, l.failed
+	case l.gate > 0 || !l.hasBudget(len(c.pages)) || !l.hasSpaceFor(c):
+		return false, nil
+	}
+	c.layer = v.layer.id
+	l.enqueue(c)
+	return true, nil
+}
+
+// enqueue gives a change the next number.
+func (l *Log) enqueue(c change) format.Sequence {
 	l.lastSequence++
 	c.sequence = l.lastSequence
 	l.queue.add(c)
@@ -190,7 +258,7 @@ func (v *Volume) change(c change) (format.Sequence, error) {
 	if l.mustCut() {
 		l.work.Signal()
 	}
-	return c.sequence, nil
+	return c.sequence
 }
 
 // hasBudget says whether so many pages may become dirty. One change always may.

@@ -6,49 +6,48 @@ import (
 	"time"
 )
 
-// watch looks after reads that are under way, by a goroutine that runs while there
-// are any: a timer for each of them cost 3 us.
+// watch looks after requests that are under way, by a goroutine that runs while
+// there are any: a timer for each of them cost 3 us.
 type watch struct {
-	log     *Log
-	mu      sync.Mutex
-	reads   map[*fetch]struct{}
-	running bool
+	log      *Log
+	mu       sync.Mutex
+	requests map[*request]struct{}
+	running  bool
 	// ticks is the time: it stands still while the process is stopped, so that
-	// reads are not late because of that.
+	// requests are not late because of that.
 	ticks int64
 }
 
-// tick is how often reads are looked at.
+// tick is how often requests are looked at.
 const tick = 20 * time.Millisecond
 
-func (w *watch) add(f *fetch) {
+func (w *watch) add(r *request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f.tick = w.ticks
-	w.reads[f] = struct{}{}
+	r.tick = w.ticks
+	w.requests[r] = struct{}{}
 	if !w.running {
 		w.running = true
-		w.log.fetches.Go(w.run)
+		w.log.late.Go(w.run)
 	}
 }
 
-func (w *watch) remove(f *fetch) {
+func (w *watch) remove(r *request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	delete(w.reads, f)
+	delete(w.requests, r)
 }
 
 func (w *watch) run() {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for range ticker.C {
-		late, lost, more := w.look()
-		for _, f := range late {
-			f.late(f)
+		slow, hopeless, more := w.look()
+		for _, r := range slow {
+			r.of.impatient()
 		}
-		for _, f := range lost {
-			w.log.putOutLate(f.disk)
-			f.fail()
+		for _, r := range hopeless {
+			r.of.hopeless()
 		}
 		if !more {
 			return
@@ -56,24 +55,24 @@ func (w *watch) run() {
 	}
 }
 
-// look returns reads whose patience is over, those that are given up altogether,
-// and whether any are under way.
-func (w *watch) look() (late, lost []*fetch, more bool) {
+// look returns requests that are slow, those that are given up, and whether any are
+// under way.
+func (w *watch) look() (slow, hopeless []*request, more bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.ticks++
-	for f := range w.reads {
-		switch age := time.Duration(w.ticks-f.tick-1) * tick; {
-		case age >= f.disk.timeout:
-			delete(w.reads, f)
-			lost = append(lost, f)
-		case f.late != nil && !f.asked && age >= f.disk.patience():
-			f.asked = true
-			late = append(late, f)
+	w.running = len(w.requests) > 0
+	for r := range w.requests {
+		switch age := time.Duration(w.ticks-r.tick-1) * tick; {
+		case age >= r.disk.timeout:
+			delete(w.requests, r)
+			hopeless = append(hopeless, r)
+		case !r.hurried && age >= r.disk.patience():
+			r.hurried = true
+			slow = append(slow, r)
 		}
 	}
-	w.running = len(w.reads)+len(late)+len(lost) > 0
-	return late, lost, w.running
+	return slow, hopeless, w.running
 }
 
 // putOutLate puts a disk out whose reads do not end, if it can be spared. The last

@@ -69,24 +69,50 @@ func (c *code) encodeColumns(shards [][][]byte) error {
 // writeShards returns how many shards reached their disks. Disks that fail are put out.
 func (l *Log) writeShards(r *row, shards [][][]byte) (done int) {
 	places, disks := l.placesOf(r.segment)
-	results := make(chan error, len(shards))
-	wait := 0
+	var writes []diskWrite
 	for i, d := range disks {
-		if d == nil {
+		if d != nil {
+			writes = append(writes, diskWrite{d, shards[i], l.shardOffset(places[i], int(r.header.Column))})
+		}
+	}
+	done, r.late = l.writeAll(writes, 0)
+	return done
+}
+
+// writeTo writes to a disk, which is out if it fails.
+func (l *Log) writeTo(d *disk, blocks [][]byte, off int64) (done, late bool) {
+	n, late := l.writeAll([]diskWrite{{d, blocks, off}}, 0)
+	return n == 1, late
+}
+
+// diskWrite is what is to be written to a disk.
+type diskWrite struct {
+	disk   *disk
+	blocks [][]byte
+	off    int64
+}
+
+// writeAll writes to several disks at once, and returns how many took it; the
+// others are out. late: what was to be written still is.
+func (l *Log) writeAll(writes []diskWrite, flags block.Flags) (done int, late bool) {
+	type result struct {
+		disk *disk
+		err  error
+	}
+	results := make(chan result, len(writes))
+	for _, w := range writes {
+		l.startWrite(w.disk, w.blocks, w.off, flags, func(err error) { results <- result{w.disk, err} })
+	}
+	for range writes {
+		r := <-results
+		if r.err == nil {
+			done++
 			continue
 		}
-		wait++
-		off := l.shardOffset(places[i], int(r.header.Column))
-		go func() { results <- l.writeShard(d, shards[i], off) }()
+		l.putOut(r.disk, r.err)
+		late = late || errors.Is(r.err, errLate)
 	}
-	for range wait {
-		err := <-results
-		if err == nil {
-			done++
-		}
-		r.late = r.late || errors.Is(err, errLate)
-	}
-	return done
+	return done, late
 }
 
 // placesOf returns where the shards of a segment are, and on which disks they can
@@ -106,19 +132,6 @@ func (l *Log) placesOf(s *segment) ([]format.ShardRecord, []*disk) {
 		}
 	}
 	return append([]format.ShardRecord(nil), s.shards...), disks
-}
-
-func (l *Log) writeShard(d *disk, blocks [][]byte, off int64) error {
-	return l.writeTo(d, blocks, off, 0)
-}
-
-// writeTo writes to a disk, which is out if it fails.
-func (l *Log) writeTo(d *disk, blocks [][]byte, off int64, flags block.Flags) error {
-	err := d.write(blocks, off, flags)
-	if err != nil {
-		l.putOut(d, err)
-	}
-	return err
 }
 
 // finish takes a row off the list of those that only memory has.

@@ -63,6 +63,42 @@ func (f *File) WriteAt(p [][]byte, off int64) error {
 	return nil
 }
 
+// StartWrite is WriteAt, or WriteDurablyAt, that calls done instead of being waited
+// for. It goes by a queue if that is not nil and the file is a block device with
+// direct I/O: file systems may wait when a write begins. done may be called before
+// StartWrite returns, and must not block. p is in use until then. The kernel makes a
+// block durable once by this, and twice by WriteDurablyAt.
+func (f *File) StartWrite(q *aio.Queue, p [][]byte, off int64, durable bool, done func(error)) {
+	wait := func() {
+		if durable {
+			done(f.WriteDurablyAt(p, off))
+			return
+		}
+		done(f.WriteAt(p, off))
+	}
+	if q == nil || !f.direct || !f.blockDevice || len(p) > maxVector || durable && f.noDSync.Load() {
+		go wait()
+		return
+	}
+	want := 0
+	for _, b := range p {
+		want += len(b)
+	}
+	err := q.Submit(aio.Request{FD: f.fd, Write: true, Durable: durable, Memory: p, Offset: off, NoWait: true, Done: func(n int, err error) {
+		switch {
+		case err == nil && n == want:
+			done(nil)
+		case err == nil || err == unix.EAGAIN || err == unix.EOPNOTSUPP:
+			go wait() // which does all of it again
+		default:
+			done(fmt.Errorf("write %s at %d: %w", f.path, off, err))
+		}
+	}})
+	if err != nil {
+		go wait()
+	}
+}
+
 // WriteDurablyAt is WriteAt of what is durable when it returns (RWF_DSYNC,
 // Linux 4.7; elsewhere followed by Sync). An error may be one of writing back
 // what was written before, which Sync will not tell again.
