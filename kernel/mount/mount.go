@@ -99,10 +99,11 @@ func unmount(target string, flags int) error {
 	return nil
 }
 
-// Mounted reports whether target is a mount point. A missing target is not.
+// Mounted reports whether target is a mount point. A missing target is not. It
+// asks nothing of what is mounted there, which may be dead or not served.
 func Mounted(target string) (bool, error) {
 	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_BASIC_STATS, &st)
+	err := unix.Statx(unix.AT_FDCWD, target, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, 0, &st)
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
