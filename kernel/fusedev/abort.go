@@ -33,10 +33,11 @@ type Mounted struct {
 	Device  string // "0:42"
 }
 
-// FindAt returns the file system that is mounted on top of dir. Nothing is
-// asked of it. Errors: host.ErrNotFound if there is none or it is not FUSE.
+// FindAt returns the file system that is mounted on top of dir, in the mount
+// namespace of the calling thread, as Abort has it. Nothing is asked of it.
+// Errors: host.ErrNotFound if there is none or it is not FUSE.
 func FindAt(dir string) (Mounted, error) {
-	text, err := os.ReadFile("/proc/self/mountinfo")
+	text, err := os.ReadFile("/proc/thread-self/mountinfo") // the process's first thread may be elsewhere
 	if err != nil {
 		return Mounted{}, fmt.Errorf("find mount %s: %w", dir, err)
 	}

@@ -12,6 +12,8 @@ import (
 
 	"torpor/host"
 	"torpor/internal/kerneltest"
+	"torpor/kernel/mount"
+	"torpor/kernel/thread"
 )
 
 func TestMain(m *testing.M) { kerneltest.Main(m) }
@@ -52,6 +54,9 @@ func TestMount(t *testing.T) {
 	}
 	if err := c.Check(Mounted{Dir: dir, Device: "0:1"}); sure && !errors.Is(err, host.ErrInvalid) {
 		t.Errorf("other file system: %v", err)
+	}
+	if mounted, err := mount.Mounted(dir); err != nil || !mounted { // though nobody answers
+		t.Errorf("mounted: %v, %v", mounted, err)
 	}
 	buf := make([]byte, 1<<20+4096)
 	n, err := c.Read(buf)
@@ -100,6 +105,25 @@ func TestFindAt(t *testing.T) {
 		if m, err := FindAt(dir); !errors.Is(err, host.ErrNotFound) {
 			t.Errorf("%s: %+v, %v", dir, m, err)
 		}
+	}
+}
+
+// TestFindAtByThread: mounts are those of the calling thread's namespace.
+func TestFindAtByThread(t *testing.T) {
+	kerneltest.Require(t, kerneltest.MntNS)
+	_, dir := mountTest(t)
+	err := thread.Do(func() error {
+		err := errors.Join(unix.Unshare(unix.CLONE_NEWNS), mount.Private("/"), mount.Detach(dir))
+		if err == nil {
+			_, err = FindAt(dir)
+		}
+		return err
+	})
+	if !errors.Is(err, host.ErrNotFound) {
+		t.Errorf("in a namespace without it: %v", err)
+	}
+	if _, err := FindAt(dir); err != nil {
+		t.Error(err)
 	}
 }
 
