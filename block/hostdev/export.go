@@ -80,11 +80,11 @@ func (s Spec) check() error {
 
 func (e *Export) attach(dev block.Device) error {
 	dir := e.state.MountDir
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
 	if mounted, err := mount.Mounted(dir); err != nil || mounted {
 		return errors.Join(err, fmt.Errorf("mount directory %s is in use: %w", dir, host.ErrExists))
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
 	}
 	conn, err := fusedev.Mount(dir, fusedev.MountSpec{
 		Source: e.state.Name, Subtype: subtype, MaxReadBytes: maxDataBytes, ReadOnly: e.state.ReadOnly,

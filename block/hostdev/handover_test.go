@@ -164,6 +164,9 @@ func TestResumeRefuses(t *testing.T) {
 	if err := errors.Join(errA, errB); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := Attach(dev, Spec{Name: "other", MountDir: stateA.MountDir}); !errors.Is(err, host.ErrExists) {
+		t.Errorf("attached where a suspended export is: %v", err)
+	}
 	wrong := map[string]func(s *State){
 		"version": func(s *State) { s.Version++ },
 		"loop":    func(s *State) { s.Loop = "/dev/null" },

@@ -105,7 +105,9 @@ func (s State) check(info block.Info) error {
 // connect sees that the descriptor is this export's, as far as can be told, and
 // that no request is lost.
 func (s State) connect(conn *fusedev.Connection) error {
-	if m, err := find(s.MountDir); err == nil { // else somebody has unmounted it, and it is still in use
+	// Nothing may be asked of the file system: nobody answers yet. If it is not
+	// there, somebody has unmounted it, and it is still in use.
+	if m, err := fusedev.FindAt(s.MountDir); err == nil && m.Subtype == subtype {
 		if err := conn.Check(m); err != nil {
 			return err
 		}
