@@ -69,9 +69,10 @@ func (w *leakWatch) livesIn(entry string) bool {
 	return false
 }
 
-// mounts finds those in this process's mount namespace.
+// mounts finds those in this process's mount namespace, where its first thread
+// may not be.
 func (w *leakWatch) mounts() []string {
-	info, err := os.ReadFile("/proc/self/mountinfo")
+	info, err := os.ReadFile("/proc/thread-self/mountinfo")
 	if err != nil {
 		return []string{"mounts: " + err.Error()}
 	}

@@ -115,39 +115,31 @@ func tryRoot() error {
 	return nil
 }
 
-// tryUnshare makes a namespace on a thread that ends afterwards.
-func tryUnshare(flags int) error {
-	return onThread(func() error { return os.NewSyscallError("unshare", syscall.Unshare(flags)) })
+// tryUnshare makes a namespace for another process. A thread of this one could
+// be its first, which Go can not end: /proc/self would show the tests another
+// namespace from then on, and the mounts in it would stay busy.
+func tryUnshare(flags uintptr) error {
+	return tryAttributes(&syscall.SysProcAttr{Unshareflags: flags})
 }
 
 // tryPtrace starts a program traced, which shows that nothing forbids it.
 func tryPtrace() error {
-	return onThread(func() error { // the tracer is a thread
-		cmd, err := program(&syscall.SysProcAttr{Ptrace: true})
-		if err != nil {
-			return err
-		}
-		defer cmd.Wait() // it was killed: there is no other news
-		defer cmd.Process.Kill()
-		var status syscall.WaitStatus
-		if _, err := syscall.Wait4(cmd.Process.Pid, &status, 0, nil); err != nil {
-			return fmt.Errorf("wait for traced program: %w", err)
-		}
-		if !status.Stopped() {
-			return fmt.Errorf("trace program: it did not stop, status %x", int(status))
-		}
-		return nil
-	})
-}
-
-// onThread runs f on a thread of its own, which ends with it.
-func onThread(f func() error) error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		failed <- f()
-	}()
-	return <-failed
+	runtime.LockOSThread() // the tracer is a thread
+	defer runtime.UnlockOSThread()
+	cmd, err := program(&syscall.SysProcAttr{Ptrace: true})
+	if err != nil {
+		return err
+	}
+	defer cmd.Wait() // it was killed: there is no other news
+	defer cmd.Process.Kill()
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(cmd.Process.Pid, &status, 0, nil); err != nil {
+		return fmt.Errorf("wait for traced program: %w", err)
+	}
+	if !status.Stopped() {
+		return fmt.Errorf("trace program: it did not stop, status %x", int(status))
+	}
+	return nil
 }
 
 func tryPIDNS() error {

@@ -25,7 +25,7 @@ func TestVisitor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	home, err := os.Readlink("/proc/thread-self/ns/net") // the first thread may be elsewhere, by a need of kerneltest
+	home, err := os.Readlink("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Fatal(err)
 	}
