@@ -23,10 +23,14 @@
 // the device only waits. For a process that is killed, another one can hold a
 // Handle; Resume then asks for the requests again that were read and not
 // answered, so answers of the device must not be lost with the process: what it
-// acknowledged it still has, and writing a block again is harmless.
+// acknowledged it still has, and writing a block again is harmless. Whoever uses
+// the device may still see an error: a request that the kernel was just copying
+// to the killed process fails with EIO if a page of the buffer was not in
+// memory.
 //
 // Deadlock. This process must not touch the mount, nor files on file systems
-// on its own exports: the readers could not answer if all threads waited. A
+// on its own exports: the readers could not answer if all threads waited, and
+// before Resume there are none. A
 // file of package os is asked for events besides (FUSE_POLL), by a thread that
 // keeps a processor of Go's. Memory that its threads allocate may make the kernel wait
 // for writes to just these: proc.BecomeFlusher at the start of the process

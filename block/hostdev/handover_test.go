@@ -74,6 +74,18 @@ func newBackingFile(t *testing.T) string {
 	return path
 }
 
+// newFileDevice is a device for the time of the test, and its file.
+func newFileDevice(t *testing.T) (string, fileDevice) {
+	t.Helper()
+	path := newBackingFile(t)
+	dev, err := openFileDevice(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	return path, dev
+}
+
 // TestSuspendAndResume in one process.
 func TestSuspendAndResume(t *testing.T) {
 	requireLoad(t)
@@ -119,12 +131,7 @@ func TestExecute(t *testing.T) {
 // has a descriptor.
 func TestKill(t *testing.T) {
 	requireLoad(t)
-	path := newBackingFile(t)
-	dev, err := openFileDevice(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
+	path, dev := newFileDevice(t)
 	e := attach(t, dev, Spec{})
 	state, file, err := e.Handle()
 	if err != nil {

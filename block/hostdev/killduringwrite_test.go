@@ -1,10 +1,9 @@
-//go:build torture
-
 package hostdev
 
 import (
 	"os"
 	"testing"
+	"time"
 
 	"torpor/internal/kerneltest"
 )
@@ -13,18 +12,17 @@ import (
 // reaches the next one.
 func TestKillDuringWrite(t *testing.T) {
 	kerneltest.Require(t, kerneltest.Root)
-	path := newBackingFile(t)
-	dev, err := openFileDevice(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer dev.Close()
+	path, dev := newFileDevice(t)
 	e := attach(t, dev, Spec{})
 	state, file, err := e.Suspend()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer file.Close()
+	// A write that nobody answers can not be killed: this process would stay with
+	// it for ever, and keep the connection open.
+	giveUp := time.AfterFunc(time.Minute, func() { Abort(state.MountDir) })
+	defer giveUp.Stop()
 	s := serve(t, order{Path: path, State: &state, Stall: true}, file)
 	f, p := open(t, e, os.O_RDWR), page(t)
 	copy(p, "content")

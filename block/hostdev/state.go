@@ -67,7 +67,8 @@ func (e *Export) Suspend() (State, *os.File, error) {
 
 // Resume goes on with the export of another process that was suspended, or has
 // ended (and was waited for) without that. The device has to hold all that the
-// other one acknowledged. After a success the descriptor is the Export's.
+// other one acknowledged; "Handing over" above says what may be lost even so.
+// After a success the descriptor is the Export's.
 // Errors: host.ErrKernel, if the other one was not suspended and the kernel can
 // not send its requests again (before 6.9): then only Abort is left.
 func Resume(dev block.Device, state State, file *os.File) (*Export, error) {

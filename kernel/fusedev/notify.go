@@ -32,7 +32,9 @@ func (c *Connection) Wake(node uint64) error {
 
 // Resend makes the kernel send all requests again that were read and not
 // answered, because whoever read them has gone. Their numbers have another top
-// bit then. Least kernel: 6.9, else host.ErrKernel.
+// bit then. A request that was just being read when the reader was killed may
+// have failed with EIO instead: the kernel makes no page of a buffer present for
+// a process that is being killed. Least kernel: 6.9, else host.ErrKernel.
 func (c *Connection) Resend() error {
 	err := c.notify(notifyResend, nil)
 	if errors.Is(err, unix.EINVAL) {
