@@ -1,10 +1,6 @@
 package feature
 
-import (
-	"runtime"
-
-	"torpor/kernel/ptrace"
-)
+import "torpor/kernel/ptrace"
 
 // machine is what probes share while they run.
 type machine struct {
@@ -37,15 +33,4 @@ func (m *machine) onSubject(f func(*subject) error) error {
 		return m.subjectErr
 	}
 	return m.tracer.Do(func() error { return f(m.subject) })
-}
-
-// onThread runs f on a thread of its own that ends with it, and with it the
-// namespaces that f joined or made.
-func onThread(f func() error) error {
-	failed := make(chan error)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		failed <- f()
-	}()
-	return <-failed
 }

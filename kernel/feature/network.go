@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"torpor/kernel/inet"
+	"torpor/kernel/thread"
 )
 
 var networkProbes = []probe{
@@ -24,7 +25,7 @@ var networkProbes = []probe{
 
 // inNetwork runs f in a network namespace of its own.
 func inNetwork(f func() error) error {
-	return onThread(func() error {
+	return thread.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return os.NewSyscallError("unshare", err)
 		}

@@ -15,6 +15,7 @@ import (
 	"torpor/kernel/pidfd"
 	"torpor/kernel/proc"
 	"torpor/kernel/ptrace"
+	"torpor/kernel/thread"
 	"torpor/kernel/timens"
 )
 
@@ -163,7 +164,7 @@ func trySetns(m *machine) (string, error) {
 		return "", err
 	}
 	defer p.Close()
-	return "", onThread(func() error {
+	return "", thread.Do(func() error {
 		return os.NewSyscallError("setns", unix.Setns(int(p.Fd()), unix.CLONE_NEWUTS))
 	})
 }
@@ -173,7 +174,7 @@ func tryPIDNamespace(m *machine) (string, error) {
 		if s.alone {
 			return nil
 		}
-		return os.NewSyscallError("clone", onThread(func() error { return unix.Unshare(unix.CLONE_NEWPID) }))
+		return os.NewSyscallError("clone", thread.Do(func() error { return unix.Unshare(unix.CLONE_NEWPID) }))
 	})
 }
 

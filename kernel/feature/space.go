@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"torpor/kernel/mount"
+	"torpor/kernel/thread"
 )
 
 var spaceProbes = []probe{
@@ -30,7 +31,7 @@ func tryOverlay(*machine) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = onThread(func() error {
+	err = thread.Do(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return os.NewSyscallError("unshare", err)
 		}
@@ -133,7 +134,7 @@ func tryUserNamespace(*machine) (string, error) {
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 	}
-	return "", onThread(func() error {
+	return "", thread.Do(func() error {
 		if err := cmd.Start(); err != nil {
 			return err
 		}
