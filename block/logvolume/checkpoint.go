@@ -2,7 +2,6 @@ package logvolume
 
 import (
 	"fmt"
-	"time"
 
 	"torpor/block/logvolume/blockmap"
 	"torpor/block/logvolume/format"
@@ -309,7 +308,6 @@ func (l *Log) runCheckpointer() {
 		case <-l.stop:
 			return
 		case <-l.kick:
-		case <-time.After(checkpointPause):
 		}
 		l.mu.Lock()
 		due := l.checkpointDue()
@@ -320,8 +318,6 @@ func (l *Log) runCheckpointer() {
 		}
 	}
 }
-
-const checkpointPause = 100 * time.Millisecond
 
 // checkpointDue says whether so much was written since the last checkpoint, or
 // so many leaves are dirty, that another one pays.

@@ -63,12 +63,7 @@ const emptyEnough = 8
 const cleanerPause = time.Second
 
 // wakeCleaner has the cleaner look whether there is something to do.
-func (l *Log) wakeCleaner() {
-	select {
-	case l.cleanKick <- struct{}{}:
-	default:
-	}
-}
+func (l *Log) wakeCleaner() { signal(l.cleanKick) }
 
 // clean moves what is useful out of one segment, and releases what it can, if
 // there are few free ones. It says whether it has to go on.

@@ -76,6 +76,9 @@ func (l *Log) settle(through, goal format.Sequence) error {
 // and then counts changes up to goal as durable.
 func (l *Log) conclude(disks []*disk, goal format.Sequence) error {
 	row, sequence := l.finishedRow, l.finishedSequence
+	if disks != nil {
+		l.unsyncedBlocks = 0
+	}
 	l.mu.Unlock()
 	l.syncDisks(disks)
 	err := l.tellSupers()

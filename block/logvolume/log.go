@@ -24,6 +24,9 @@ type Options struct {
 	// CheckpointBytes: after so much was written to the log the map is written,
 	// too. Default: 1/16 of what is mapped, 64 MiB to 8 GiB.
 	CheckpointBytes int64
+	// UnsyncedBytes: after so much was written in rows without a flush the disks are
+	// synced, so that a recovery need not read all of it. Default 256 MiB.
+	UnsyncedBytes int64
 	// DiskTimeout: a disk that takes longer for a request is not used any more,
 	// unless it is for a read and the disk can not be spared. Default 10 s.
 	DiskTimeout time.Duration
@@ -46,6 +49,7 @@ type Log struct {
 	watch     watch
 	stop      chan struct{} // closed by Close
 	kick      chan struct{} // to the checkpointer
+	syncKick  chan struct{} // to the syncer
 	cleanKick chan struct{} // to the cleaner
 
 	layersMu     sync.Mutex // one change of layers at a time
@@ -95,7 +99,9 @@ type Log struct {
 	nextRow     format.RowNumber
 	finishedRow format.RowNumber // rows up to this one were written
 	durableRow  format.RowNumber // ... and are durable
-	unfinished  []*row           // cut and not yet written, in order
+	// unsyncedBlocks were written in rows since the last sync of all disks began.
+	unsyncedBlocks int
+	unfinished     []*row // cut and not yet written, in order
 
 	flushing    bool
 	journalTurn int // the disk that the next record begins with

@@ -72,7 +72,7 @@ func assemble(disks []Disk, o Options) (*Log, error) {
 
 func newLog(s *format.Super, o Options) *Log {
 	l := &Log{id: s.Log, geometry: s.Geometry, generation: s.Generation, epoch: s.Epoch, rootEpoch: s.Epoch, root: s.Root, volumes: map[string]*Volume{},
-		layers: map[format.LayerID]*layer{}, nextLayer: 1, stop: make(chan struct{}), kick: make(chan struct{}, 1), cleanKick: make(chan struct{}, 1), rows: make(chan *row)}
+		layers: map[format.LayerID]*layer{}, nextLayer: 1, stop: make(chan struct{}), kick: make(chan struct{}, 1), syncKick: make(chan struct{}, 1), cleanKick: make(chan struct{}, 1), rows: make(chan *row)}
 	l.progress, l.work = sync.NewCond(&l.mu), sync.NewCond(&l.mu)
 	l.watch = watch{log: l, requests: map[*request]struct{}{}}
 	l.queue.index = map[blockKey]*page{}
@@ -101,6 +101,9 @@ func (o Options) withDefaults(diskBytes int64) Options {
 	}
 	o.MapBytes = max(o.MapBytes, 16<<20)
 	o.DiskTimeout = o.diskTimeout()
+	if o.UnsyncedBytes == 0 {
+		o.UnsyncedBytes = 256 << 20
+	}
 	if o.JournalBatchBytes == 0 {
 		o.JournalBatchBytes = 64 << 10
 	}
@@ -129,12 +132,13 @@ const rowWriters = 2
 
 // start starts what runs until Close.
 func (l *Log) start() {
-	l.workers.Add(3 + rowWriters)
+	l.workers.Add(4 + rowWriters)
 	go l.runCutter()
 	for range rowWriters {
 		go l.runWriter()
 	}
 	go l.runCheckpointer()
+	go l.runSyncer()
 	go l.runCleaner()
 }
 

@@ -488,6 +488,9 @@ func (p *replay) apply(f *foundRow) error {
 	p.count++
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if err := l.loadExtents(h.Extents); err != nil {
+		return fmt.Errorf("apply row %d: %w", h.Number, err)
+	}
 	i := 0
 	for _, e := range h.Extents {
 		if e.Kind == format.KindData || e.Kind == format.KindHole {
@@ -506,17 +509,34 @@ func (p *replay) apply(f *foundRow) error {
 	return nil
 }
 
+// loadExtents reads leaves that extents of data change, many at once.
+func (l *Log) loadExtents(extents []format.Extent) error {
+	var absent []missingLeaf
+	for _, e := range extents {
+		if owner, start, count := l.placeOf(e); owner != 0 && e.Kind == format.KindData && len(absent) < maxLoad {
+			absent = append(absent, l.blocks.Absent(owner, start, count, maxLoad-len(absent))...)
+		}
+	}
+	if len(absent) == 0 {
+		return nil
+	}
+	return l.loadAll(absent)
+}
+
+// placeOf returns where the blocks of an extent belong now; layer 0: nowhere.
+func (l *Log) placeOf(e format.Extent) (owner format.LayerID, start format.Block, count uint64) {
+	owner, start = l.ownerOf(e.Layer), format.Block(e.Start)
+	if owner == 0 || start >= l.layers[owner].sizeBlocks {
+		return 0, 0, 0
+	}
+	return owner, start, min(uint64(e.Count), uint64(l.layers[owner].sizeBlocks-start))
+}
+
 func (l *Log) applyExtent(f *foundRow, e format.Extent, first int) error {
-	owner := l.ownerOf(e.Layer)
+	owner, start, count := l.placeOf(e)
 	if owner == 0 {
 		return nil
 	}
-	start := format.Block(e.Start)
-	size := l.layers[owner].sizeBlocks
-	if start >= size {
-		return nil
-	}
-	count := min(uint64(e.Count), uint64(size-start))
 	if _, err := l.loadRange(owner, start, count); err != nil {
 		return err
 	}

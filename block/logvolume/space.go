@@ -113,10 +113,7 @@ func (l *Log) mapReserve() int {
 // press has a checkpoint written soon.
 func (l *Log) press() {
 	l.pressed = true
-	select {
-	case l.kick <- struct{}{}:
-	default:
-	}
+	signal(l.kick)
 }
 
 // makeRoomForMap writes a checkpoint if so many more leaves could be too many.

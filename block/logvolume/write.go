@@ -148,7 +148,14 @@ func (l *Log) finish(r *row, done int, err error) {
 	for len(l.unfinished) > 0 && l.unfinished[0].finished {
 		l.finishedRow = l.unfinished[0].header.Number
 		l.finishedSequence = max(l.finishedSequence, l.unfinished[0].header.Sequence)
+		l.unsyncedBlocks += int(l.unfinished[0].header.Columns) * l.geometry.DataShards
 		l.unfinished = l.unfinished[1:]
+	}
+	if int64(l.unsyncedBlocks)*format.BlockBytes > l.options.UnsyncedBytes {
+		signal(l.syncKick)
+	}
+	if l.checkpointDue() {
+		signal(l.kick)
 	}
 	l.progress.Broadcast()
 }
