@@ -156,8 +156,13 @@ func (l *Log) syncRows() error {
 
 // writeLeaves writes the leaves of a checkpoint.
 func (l *Log) writeLeaves(frozen *blockmap.Frozen) error {
-	var batch []blockmap.FrozenLeaf
-	write := func() error {
+	for {
+		l.mu.Lock()
+		batch := frozen.Next(l.stripeBlocks() / 2)
+		l.mu.Unlock()
+		if len(batch) == 0 {
+			return nil
+		}
 		pages := make([]*page, len(batch))
 		l.pages.get(pages)
 		for i, leaf := range batch {
@@ -167,20 +172,10 @@ func (l *Log) writeLeaves(frozen *blockmap.Frozen) error {
 		err := l.writeBatch(pages, func(i int) format.Extent {
 			return format.Extent{Kind: format.KindLeaf, Layer: batch[i].Layer, Start: uint64(batch[i].Index), Count: 1}
 		}, func(i int, e format.Entry) { frozen.Written(batch[i].Layer, batch[i].Index, e) })
-		batch = batch[:0]
-		return err
-	}
-	for leaf := range frozen.Leaves() {
-		if batch = append(batch, leaf); len(batch) == l.stripeBlocks()/2 {
-			if err := write(); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 	}
-	if len(batch) == 0 {
-		return nil
-	}
-	return write()
 }
 
 // writeMeta writes parts of the manifest or its index, and says where they are.

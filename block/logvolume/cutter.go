@@ -17,6 +17,15 @@ func (l *Log) runCutter() {
 			// What is still queued is durable in the journal, or lost by a failure.
 			return
 		}
+		if l.frozen != nil && l.frozen.Copies() > l.copiesAllowed() {
+			l.progress.Wait() // for some to be written
+			continue
+		}
+		if l.unwrittenBytes() > l.options.MapBytes*3/4 {
+			l.press()
+			l.progress.Wait()
+			continue
+		}
 		if l.crowded(l.stripeBlocks()) {
 			l.press()
 			l.progress.Wait()
@@ -32,6 +41,23 @@ func (l *Log) runCutter() {
 		l.rows <- r
 		l.mu.Lock()
 	}
+}
+
+// copiesAllowed is how many leaves of the map may be in memory twice while a
+// checkpoint writes them: 5 % of all, and at least 8 MiB. Without it random writes
+// doubled the map's memory; with it they wait for the checkpoint, 4 KiB of which is
+// written for each block.
+func (l *Log) copiesAllowed() int {
+	return max(8<<20, int(l.blocks.MemoryBytes()/20)) / format.BlockBytes
+}
+
+// unwrittenBytes is the memory of leaves that only a checkpoint can take out of it.
+func (l *Log) unwrittenBytes() int64 {
+	bytes := l.blocks.DirtyBytes()
+	if l.frozen != nil {
+		bytes += int64(l.frozen.Len()) * format.BlockBytes
+	}
+	return bytes
 }
 
 // maxQueuedChanges is how many changes without data may wait for a row.

@@ -40,7 +40,7 @@ func (w *world) freeze() {
 	c := &checkpoint{
 		frozen: w.m.Freeze(), records: map[format.LayerID]*Records{}, full: map[format.LayerID]bool{}, state: w.clone(),
 	}
-	for leaf := range c.frozen.Leaves() {
+	for _, leaf := range c.frozen.Next(1 << 30) {
 		c.unwritten = append(c.unwritten, leaf)
 		c.contents = append(c.contents, *leaf.Entries)
 	}

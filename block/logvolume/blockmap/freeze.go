@@ -2,7 +2,6 @@ package blockmap
 
 import (
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 
@@ -12,13 +11,22 @@ import (
 // Frozen is the leaves that were dirty at a moment, as they were then, for a
 // checkpoint:
 //
-//	Freeze -> Leaves, Written each -> Records each layer -> Done
+//	Freeze -> Next and Written until Next has none -> Records each layer -> Done
 //	   \------------------------------------------------> Abandon
 type Frozen struct {
 	m         *Map
 	layers    []*frozenLayer // by ID
 	unwritten int
 	deferred  []format.Entry // released since, but named by this checkpoint
+	copied    []copiedLeaf   // since changed, and thus in memory twice
+	copies    int            // of them, those not Written
+	layerAt   int            // Next goes on at this layer and item
+	itemAt    int
+}
+
+type copiedLeaf struct {
+	layer *frozenLayer
+	item  *frozenItem
 }
 
 // frozenLayer is a layer as it was.
@@ -37,6 +45,8 @@ type frozenItem struct {
 	frame frame
 	index format.LeafIndex
 	gone  bool // it was not written when the map dropped it
+	taken bool // by Next
+	twice bool // the map has changed it since
 }
 
 // FrozenLeaf is a leaf to be written.
@@ -117,17 +127,44 @@ func (f *Frozen) Layers() []LayerSpec {
 // Len is how many leaves have to be written.
 func (f *Frozen) Len() int { return f.unwritten }
 
-// Leaves iterates over the leaves to be written, by layer and index. It needs no
-// lock, but must not go on when the Frozen is abandoned.
-func (f *Frozen) Leaves() iter.Seq[FrozenLeaf] {
-	return func(yield func(FrozenLeaf) bool) {
-		for _, l := range f.layers {
-			for i := range l.items {
-				if !yield(FrozenLeaf{l.spec.ID, l.items[i].index, l.items[i].leaf}) {
-					return
-				}
-			}
+// Next returns up to most leaves that are to be written: those first that are in
+// memory twice, then by layer and index.
+func (f *Frozen) Next(most int) []FrozenLeaf {
+	f.mustBeOpen()
+	var leaves []FrozenLeaf
+	take := func(l *frozenLayer, item *frozenItem) {
+		if !item.taken {
+			item.taken = true
+			leaves = append(leaves, FrozenLeaf{l.spec.ID, item.index, item.leaf})
 		}
+	}
+	for len(leaves) < most && len(f.copied) > 0 {
+		take(f.copied[0].layer, f.copied[0].item)
+		f.copied = f.copied[1:]
+	}
+	for len(leaves) < most && f.layerAt < len(f.layers) {
+		l := f.layers[f.layerAt]
+		if f.itemAt == len(l.items) {
+			f.layerAt, f.itemAt = f.layerAt+1, 0
+			continue
+		}
+		take(l, &l.items[f.itemAt])
+		f.itemAt++
+	}
+	return leaves
+}
+
+// Copies is how many leaves are in memory twice, for they were changed since and
+// are not Written.
+func (f *Frozen) Copies() int { return f.copies }
+
+// noteCopy notes that a leaf is in memory twice from now on.
+func (f *Frozen) noteCopy(l *layer, k format.LeafIndex) {
+	item := l.frozen.item(k)
+	item.twice = true
+	f.copies++
+	if !item.taken {
+		f.copied = append(f.copied, copiedLeaf{l.frozen, item})
 	}
 }
 
@@ -142,6 +179,9 @@ func (f *Frozen) Written(id format.LayerID, k format.LeafIndex, at format.Entry)
 	}
 	item.at = at
 	f.unwritten--
+	if item.twice {
+		f.copies--
+	}
 	f.settle(l.layer, item)
 	if item.gone {
 		f.m.release(at)

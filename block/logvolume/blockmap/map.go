@@ -203,6 +203,7 @@ func (m *Map) makeDirty(l *layer, k format.LeafIndex, s *slot) {
 		s.frame = m.frames.alloc(owner{l.id, k})
 		*m.frames.leaf(s.frame) = *m.frames.leaf(shared)
 		*m.frames.owner(shared) = owner{}
+		m.frozen.noteCopy(l, k)
 	}
 	s.state = s.state&^frozen | dirty
 	m.noteDirty(l, k)

@@ -51,7 +51,13 @@ func TestWriteWhileFrozen(t *testing.T) {
 			lock.Unlock()
 		}
 	})
-	for leaf := range f.Leaves() {
+	next := func() []FrozenLeaf {
+		lock.Lock()
+		defer lock.Unlock()
+		return f.Next(1)
+	}
+	for leaves := next(); len(leaves) > 0; leaves = next() {
+		leaf := leaves[0]
 		if leaf.Entries[0] != entry(int(leaf.Index)+1) {
 			t.Errorf("leaf %d starts with %x", leaf.Index, leaf.Entries[0])
 		}
@@ -116,7 +122,7 @@ func TestResizeGoesOnAfterRecovery(t *testing.T) {
 	}
 	f := m.Freeze()
 	leaves := map[format.LeafIndex]Leaf{}
-	for leaf := range f.Leaves() {
+	for _, leaf := range f.Next(1 << 30) {
 		leaves[leaf.Index] = *leaf.Entries
 		f.Written(1, leaf.Index, entry(int(leaf.Index)+100))
 	}
