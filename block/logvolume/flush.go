@@ -147,6 +147,10 @@ func (l *Log) putOutLocked(d *disk, err error) {
 	d.state, d.reason, l.stale = format.DiskOut, err, true
 	l.outs++
 	l.spaceBlocks = l.capacity()
+	l.event(d.name, "disk %s is not used any more: %v", d.name, err)
+	if l.width() < l.geometry.DataShards {
+		l.failLocked(fmt.Errorf("%d of %d disks are left, %d are needed: %w", l.width(), len(l.disks), l.geometry.DataShards, err))
+	}
 	for _, s := range l.segments {
 		if s == nil || s.state == sealed && len(s.rows) == 0 && s.sealed <= l.durableRow {
 			continue
@@ -159,10 +163,6 @@ func (l *Log) putOutLocked(d *disk, err error) {
 		if n := l.shardsWithout(s, d); s.columns > 0 && !s.cleaned && n < l.geometry.DataShards {
 			l.failLocked(fmt.Errorf("%d shards are left of segment %d, which is being written, %d are needed: %w", n, s.id, l.geometry.DataShards, err))
 		}
-	}
-	l.event(d.name, "disk %s is not used any more: %v", d.name, err)
-	if l.width() < l.geometry.DataShards {
-		l.failLocked(fmt.Errorf("%d of %d disks are left, %d are needed: %w", l.width(), len(l.disks), l.geometry.DataShards, err))
 	}
 	l.progress.Broadcast()
 }
