@@ -32,6 +32,7 @@ func (l *Log) Check(ctx context.Context, data bool, progress Progress) (CheckRep
 	if err := c.structure(ctx); err != nil {
 		return c.report, fmt.Errorf("check: %w", err)
 	}
+	c.supers()
 	if !data {
 		return c.report, nil
 	}
@@ -89,7 +90,6 @@ func (c *check) structure(ctx context.Context) error {
 	}
 	c.counters()
 	c.slots()
-	c.supers()
 	return nil
 }
 
@@ -210,19 +210,21 @@ func (c *check) slots() {
 	}
 }
 
-// supers reads the superblocks of all disks that are in use.
+// supers reads the superblocks of all disks that are in use, while none is written.
 func (c *check) supers() {
 	l := c.log
-	for _, d := range l.disks {
-		if !d.usable() {
-			continue
-		}
+	l.superMu.Lock()
+	defer l.superMu.Unlock()
+	l.mu.Lock()
+	disks, generation := l.disks, l.generation
+	l.mu.Unlock()
+	for _, d := range l.usable(disks) {
 		s, err := readSuperWithin(l.options.DiskTimeout, d.device)
 		switch {
 		case s == nil:
 			c.problem("disk %s has no superblock: %v", d.name, err)
-		case s.Log != l.id || s.Disk != d.id || s.Generation != l.generation:
-			c.problem("disk %s has a superblock of log %s, disk %s, generation %d; it should be %s, %s, %d", d.name, s.Log, s.Disk, s.Generation, l.id, d.id, l.generation)
+		case s.Log != l.id || s.Disk != d.id || s.Generation != generation:
+			c.problem("disk %s has a superblock of log %s, disk %s, generation %d; it should be %s, %s, %d", d.name, s.Log, s.Disk, s.Generation, l.id, d.id, generation)
 		}
 	}
 }

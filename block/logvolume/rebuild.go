@@ -39,7 +39,7 @@ func (l *Log) addDisk(d Disk) error {
 	added := &disk{timeout: l.options.DiskTimeout, name: d.Name, device: d.Device, slots: make([]*segment, slots), written: make([]bool, slots), free: slots}
 	added.journal.bytes = l.geometry.JournalBytes
 	rand.Read(added.id[:])
-	if err := d.Device.Zero(block.Range{LenBytes: format.HeadBytes + l.geometry.JournalBytes}, 0); err != nil {
+	if err := l.clearHead(d); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -65,6 +65,13 @@ func (l *Log) slotsOf(d Disk) (int, error) {
 		return 0, fmt.Errorf("%d bytes are room for no shard: %w", d.Device.Info().SizeBytes, block.ErrNoSpace)
 	}
 	return int(min(slots, 1<<31)), nil
+}
+
+// clearHead makes sure that nothing of another log is found on a disk.
+func (l *Log) clearHead(d Disk) error {
+	return await(l.options.DiskTimeout, func() error {
+		return d.Device.Zero(block.Range{LenBytes: format.HeadBytes + l.geometry.JournalBytes}, 0)
+	})
 }
 
 // ReplaceDisk puts another disk in the place of one, which may be there, out, or
@@ -102,7 +109,7 @@ func (l *Log) swapDisk(name string, d Disk) error {
 		if slots < len(old.slots) {
 			return fmt.Errorf("it has room for %d shards, the old one for %d: %w", slots, len(old.slots), block.ErrNoSpace)
 		}
-		if err := d.Device.Zero(block.Range{LenBytes: format.HeadBytes + l.geometry.JournalBytes}, 0); err != nil {
+		if err := l.clearHead(d); err != nil {
 			return err
 		}
 	}
