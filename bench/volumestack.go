@@ -200,7 +200,7 @@ func (s *logStack) setup(ctx context.Context) error {
 }
 
 func (s *logStack) openDisks(paths []string) (disks []logvolume.Disk, err error) {
-	if s.queue, err = aio.NewQueue(1024); err != nil {
+	if s.queue, err = aio.NewQueue(backing.QueueRequests); err != nil {
 		return nil, err
 	}
 	for _, path := range paths {

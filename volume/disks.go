@@ -42,7 +42,7 @@ func makeDisk(spec DiskSpec) error {
 }
 
 // openDisk opens a disk past the page cache: the log has a cache of its own, and
-// memory that is waited for while memory is short would be a deadlock. Its reads
+// memory that is waited for while memory is short would be a deadlock. Its requests
 // go by a queue, which may be nil.
 func openDisk(spec DiskSpec, readOnly bool, queue *aio.Queue) (block.Device, error) {
 	options := backing.Options{ReadOnly: readOnly, Direct: true, Queue: queue}

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"torpor/block/backing"
 	"torpor/host"
 	"torpor/kernel/aio"
 	"torpor/wire"
@@ -35,7 +36,7 @@ type Server struct {
 	lock    *os.File
 	events  *wire.Broadcast
 	binary  func() (string, error)
-	queue   *aio.Queue      // of reads of disks; nil where the kernel has none to give
+	queue   *aio.Queue      // of requests to disks; nil where the kernel has none to give
 	serving context.Context // ends with Serve
 	// ended is closed by what ends Serve: a removed log, or a command.
 	ended   chan struct{}
@@ -54,9 +55,6 @@ type Server struct {
 	jobMu sync.Mutex
 	job   *job
 }
-
-// queueRequests is how many reads of disks can be under way without a thread each.
-const queueRequests = 1024
 
 // NewServer locks the state of a log and opens it, with the exports that should
 // exist. A log that can not be opened is one whose status says why: a server
@@ -82,8 +80,8 @@ func NewServer(config Config) (*Server, error) {
 	if config.Handoff == 0 {
 		cleanExports(s.exportsDir())
 	}
-	// Without a queue each read takes a thread; torpor check says so.
-	s.queue, _ = aio.NewQueue(queueRequests)
+	// Without a queue each request takes a thread; torpor check says so.
+	s.queue, _ = aio.NewQueue(backing.QueueRequests)
 	if s.state.Phase == Ready {
 		s.openLocked(handed)
 	}

@@ -12,10 +12,14 @@ type Options struct {
 	// Direct asks for I/O past the page cache. Where the file system has none
 	// it goes through the cache; the device's method Direct tells.
 	Direct bool
-	// Queue is where direct reads go that nobody waits for. It stays the caller's,
-	// who closes it after all devices; nil: each of these reads takes a thread.
+	// Queue is where requests of a File go that nobody waits for: direct reads, and
+	// writes to block devices. It stays the caller's, who closes it after all
+	// devices; nil: each of these requests takes a thread.
 	Queue *aio.Queue
 }
+
+// QueueRequests is how many requests a queue should take for the disks of a log.
+const QueueRequests = 1024
 
 func (o Options) mode() disk.Mode {
 	var m disk.Mode

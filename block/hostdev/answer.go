@@ -13,8 +13,8 @@ func (s *server) answer(b *buffer, n int) error {
 	if n < headerBytes {
 		return fmt.Errorf("parse FUSE request: %d bytes", n)
 	}
-	var err error
 	r := parseRequest(b.request()[:n])
+	var err error
 	switch r.op {
 	case opRead:
 		lenBytes := s.readable(r)
@@ -52,9 +52,6 @@ func (s *server) answerRead(b *buffer, unique uint64, lenBytes int, err error) e
 	putAnswerHeader(answer, unique, 0)
 	return s.conn.Write(answer)
 }
-
-// writable says whether all that a request wants to write has come with it.
-func (r request) writable() bool { return len(r.body) == bodyBytes+r.lenBytes() }
 
 func (s *server) answerWrite(b *buffer, unique uint64, lenBytes int, err error) error {
 	if err != nil {

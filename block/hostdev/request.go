@@ -67,6 +67,9 @@ func (r request) offset() block.Offset {
 // lenBytes is that of reads and writes.
 func (r request) lenBytes() int { return int(binary.LittleEndian.Uint32(r.body[16:])) }
 
+// writable says whether all that a request wants to write has come with it.
+func (r request) writable() bool { return len(r.body) == bodyBytes+r.lenBytes() }
+
 // allocation is the range and the mode of fallocate.
 func (r request) allocation() (block.Range, uint32) {
 	length := int64(binary.LittleEndian.Uint64(r.body[16:]))

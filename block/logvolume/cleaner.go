@@ -376,16 +376,21 @@ func (l *Log) release() int {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := 0
+	n := l.dropReleasable()
+	if n > 0 {
+		l.policy, l.spaceBlocks = clean.For(l.totalSegments()), max(l.spaceBlocks, l.capacity())
+		l.progress.Broadcast()
+	}
+	return n
+}
+
+// dropReleasable makes segments free that nothing needs any more. Log.mu is held.
+func (l *Log) dropReleasable() (n int) {
 	for _, s := range l.segments {
 		if s != nil && s.cleaned && l.releasable(s) {
 			l.drop(s)
 			n++
 		}
-	}
-	if n > 0 {
-		l.policy, l.spaceBlocks = clean.For(l.totalSegments()), max(l.spaceBlocks, l.capacity())
-		l.progress.Broadcast()
 	}
 	return n
 }

@@ -21,7 +21,7 @@ func (l *Log) runCutter() {
 			l.progress.Wait() // for some to be written
 			continue
 		}
-		if l.unwrittenBytes() > l.options.MapBytes*3/4 {
+		if int64(l.unwrittenLeaves())*format.BlockBytes > l.options.MapBytes*3/4 {
 			l.press()
 			l.progress.Wait()
 			continue
@@ -49,15 +49,6 @@ func (l *Log) runCutter() {
 // written for each block.
 func (l *Log) copiesAllowed() int {
 	return max(8<<20, int(l.blocks.MemoryBytes()/20)) / format.BlockBytes
-}
-
-// unwrittenBytes is the memory of leaves that only a checkpoint can take out of it.
-func (l *Log) unwrittenBytes() int64 {
-	bytes := l.blocks.DirtyBytes()
-	if l.frozen != nil {
-		bytes += int64(l.frozen.Len()) * format.BlockBytes
-	}
-	return bytes
 }
 
 // maxQueuedChanges is how many changes without data may wait for a row.

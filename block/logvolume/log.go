@@ -13,7 +13,8 @@ import (
 
 // Options of an open log. The zero value works.
 type Options struct {
-	// DirtyBytes bounds what is acknowledged and in memory only; default 64 MiB.
+	// DirtyBytes bounds what is acknowledged and in memory only; default 64 MiB, at
+	// least two stripes.
 	DirtyBytes int64
 	// MapBytes bounds the map's memory; beyond it pages of the map are read when
 	// they are needed. Default and least: 64 MiB more than 2 GiB a TiB of the disks, and 16 MiB.

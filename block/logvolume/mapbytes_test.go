@@ -27,9 +27,12 @@ func TestMapBytes(t *testing.T) {
 		must(t, v.WriteAt(b, place(i), 0))
 		most = max(most, l.Stats().MapBytes)
 	}
-	if slack := int64(2 << 20); most > l.options.MapBytes+slack {
-		t.Errorf("map took %d MiB", most>>20)
+	// Slabs of 64 leaves are given back when all of them are free. Without waiting
+	// for checkpoints it was 48 MiB.
+	if slack := int64(6 << 20); most > l.options.MapBytes+slack {
+		t.Errorf("map took %d KiB", most>>10)
 	}
+	t.Logf("map took up to %d KiB", most>>10)
 	for i := leaves; i < 2*leaves; i += 7 {
 		must(t, v.ReadAt(b, place(i)))
 		if b[0] != byte(i) || b[1] != byte(i>>8) {

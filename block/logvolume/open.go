@@ -85,6 +85,8 @@ func newLog(s *format.Super, o Options) *Log {
 		diskBytes += int64(record.Slots) * s.Geometry.ShardBytes
 	}
 	l.options = o.withDefaults(diskBytes)
+	// With less than a stripe no row would ever be full.
+	l.options.DirtyBytes = max(l.options.DirtyBytes, 2*int64(s.Geometry.StripeBytes))
 	for _, d := range l.disks {
 		d.timeout = l.options.DiskTimeout
 	}

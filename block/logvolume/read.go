@@ -26,10 +26,22 @@ type source struct {
 func (r *run) lenBytes() int { return len(r.blocks) * format.BlockBytes }
 
 // startBlocks fills p with blocks of a layer, as it is with all below it, and calls
-// done. Only for what it needs of the map that is not in memory it waits itself.
+// done. What it needs of the map that is not in memory a goroutine waits for.
 func (l *Log) startBlocks(layer format.LayerID, start format.Block, p []byte, done func(error)) {
-	n := len(p) / format.BlockBytes
-	entries := make([]format.Entry, n)
+	entries := make([]format.Entry, len(p)/format.BlockBytes)
+	l.mu.Lock()
+	if _, missing := l.blocks.LookupRange(layer, start, entries); missing != nil {
+		l.mu.Unlock()
+		go l.loadBlocks(layer, start, p, entries, done)
+		return
+	}
+	runs := l.runsOf(layer, start, p, entries)
+	l.mu.Unlock()
+	l.startRuns(runs, done)
+}
+
+// loadBlocks is startBlocks that reads of the map what is missing.
+func (l *Log) loadBlocks(layer format.LayerID, start format.Block, p []byte, entries []format.Entry, done func(error)) {
 	l.mu.Lock()
 	for {
 		_, missing := l.blocks.LookupRange(layer, start, entries)
@@ -42,15 +54,20 @@ func (l *Log) startBlocks(layer format.LayerID, start format.Block, p []byte, do
 			return
 		}
 	}
-	var runs []*run
+	runs := l.runsOf(layer, start, p, entries)
+	l.mu.Unlock()
+	l.startRuns(runs, done)
+}
+
+// runsOf fills what is in memory of p, and plans to read the rest. Log.mu is held.
+func (l *Log) runsOf(layer format.LayerID, start format.Block, p []byte, entries []format.Entry) (runs []*run) {
 	for i, e := range entries {
 		b := p[i*format.BlockBytes : (i+1)*format.BlockBytes]
 		if !l.fromMemory(layer, start+format.Block(i), e, b) {
 			runs = l.plan(runs, e, b)
 		}
 	}
-	l.mu.Unlock()
-	l.startRuns(runs, done)
+	return runs
 }
 
 // fromMemory fills b if the block is queued, in flight, or nowhere.
@@ -137,8 +154,10 @@ func (l *Log) startRuns(runs []*run, done func(error)) {
 // startRun reads a run from its disk, and what is not right there by the others.
 // These are asked, too, if the disk is late; the first to answer wins.
 func (l *Log) startRun(r *run, done func(error)) {
-	hedge := l.geometry.ParityShards > 0
-	if hedge && r.disk.lags() {
+	switch {
+	case l.geometry.ParityShards == 0:
+		l.startFromDisk(r, nil, done)
+	case r.disk.lags():
 		go func() {
 			if l.reconstruct(r) == nil {
 				done(nil)
@@ -146,13 +165,9 @@ func (l *Log) startRun(r *run, done func(error)) {
 			}
 			l.startFromDisk(r, nil, done)
 		}()
-		return
+	default:
+		l.startFromDisk(r, func(f *fetch) { l.overtake(r, f, done) }, done)
 	}
-	if !hedge {
-		l.startFromDisk(r, nil, done)
-		return
-	}
-	l.startFromDisk(r, func(f *fetch) { l.overtake(r, f, done) }, done)
 }
 
 func (l *Log) startFromDisk(r *run, late func(*fetch), done func(error)) {

@@ -89,11 +89,7 @@ func (l *Log) startGroup(g *group, done func(error)) {
 // makeGroup makes the runs of a group from the columns of some shards. It is false
 // if that is not what they should be.
 func (l *Log) makeGroup(g *group, sources [][]byte) bool {
-	wanted := make([]bool, len(sources))
-	for _, r := range g.runs {
-		wanted[r.shard] = sources[r.shard] == nil
-	}
-	if l.code.reconstruct(sources, wanted) != nil {
+	if l.solve(g, sources) != nil {
 		return false
 	}
 	for _, r := range g.runs {
@@ -102,6 +98,15 @@ func (l *Log) makeGroup(g *group, sources [][]byte) bool {
 		}
 	}
 	return true
+}
+
+// solve makes the shards of a group that are not among the sources.
+func (l *Log) solve(g *group, sources [][]byte) error {
+	wanted := make([]bool, len(sources))
+	for _, r := range g.runs {
+		wanted[r.shard] = sources[r.shard] == nil
+	}
+	return l.code.reconstruct(sources, wanted)
 }
 
 // reconstructGroup is startGroup that is waited for, and that tries all there is.
@@ -114,11 +119,7 @@ func (l *Log) reconstructGroup(g *group) error {
 		return fmt.Errorf("read segment %d: %w", g.segment.id, err)
 	}
 	defer l.putAll(sources)
-	wanted := make([]bool, len(sources))
-	for _, r := range g.runs {
-		wanted[r.shard] = sources[r.shard] == nil
-	}
-	if err := l.code.reconstruct(sources, wanted); err != nil {
+	if err := l.solve(g, sources); err != nil {
 		return fmt.Errorf("reconstruct segment %d: %w", g.segment.id, err)
 	}
 	for _, r := range g.runs {

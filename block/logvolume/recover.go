@@ -111,14 +111,7 @@ func (l *Log) releaseUseless() int {
 	l.syncDisks(l.disks)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := 0
-	for _, s := range l.segments {
-		if s != nil && s.cleaned && l.releasable(s) {
-			l.drop(s)
-			n++
-		}
-	}
-	return n
+	return l.dropReleasable()
 }
 
 // loadCheckpoint loads the newest checkpoint, if there is one.

@@ -80,6 +80,14 @@ func (l *Log) taken() int {
 
 func (l *Log) dirtyLeaves() int { return int(l.blocks.DirtyBytes() / format.BlockBytes) }
 
+// unwrittenLeaves are those that only a checkpoint can take out of memory.
+func (l *Log) unwrittenLeaves() int {
+	if l.frozen == nil {
+		return l.dirtyLeaves()
+	}
+	return l.dirtyLeaves() + l.frozen.Len()
+}
+
 // leafBound is how many leaves so many blocks in so many changes are in at most.
 func leafBound(blocks, changes int) int {
 	return min(blocks, blocks/format.LeafEntries+2*changes)
@@ -90,10 +98,7 @@ func leafBound(blocks, changes int) int {
 // run out of space itself: changes wait for it. Some fit into the segment that the
 // meta stream has reserved and the one that only it may reserve.
 func (l *Log) crowded(more int) bool {
-	unwritten := l.dirtyLeaves()
-	if l.frozen != nil {
-		unwritten += l.frozen.Len()
-	}
+	unwritten := l.unwrittenLeaves()
 	if unwritten == 0 || unwritten+more <= l.geometry.SegmentBlocks() {
 		return false
 	}

@@ -85,8 +85,7 @@ func (v *Volume) ReadAt(p []byte, off block.Offset) error {
 // maxReadBlocks bounds how much is read at once.
 const maxReadBlocks = 1024
 
-// StartRead is ReadAt that need not be waited for, but for pages of the map that
-// are not in memory.
+// StartRead is ReadAt that need not be waited for.
 func (v *Volume) StartRead(p []byte, off block.Offset, done func(error)) {
 	if len(p) > maxReadBlocks*format.BlockBytes {
 		go func() { done(v.ReadAt(p, off)) }()
@@ -131,14 +130,12 @@ func (v *Volume) WriteAt(p []byte, off block.Offset, flags block.Flags) error {
 	return v.settle(flags, through)
 }
 
-// StartWrite is WriteAt that need not be waited for: it returns once the change is
-// in memory, or if that has no room, or it must be durable, before that.
+// StartWrite is WriteAt that need not be waited for. Small writes that are not FUA
+// are done when it returns, unless memory has no room for them.
 func (v *Volume) StartWrite(p [][]byte, off block.Offset, flags block.Flags, done func(error)) {
 	if flags&block.FUA == 0 && len(p) == 1 && len(p[0]) <= maxChangeBlocks*format.BlockBytes {
-		if begun, err := v.writeNow(p[0], off); begun {
-			done(err)
-			return
-		}
+		v.startChange(p[0], off, done)
+		return
 	}
 	go func() { done(v.writeAll(p, off, flags)) }()
 }
@@ -153,23 +150,32 @@ func (v *Volume) writeAll(p [][]byte, off block.Offset, flags block.Flags) error
 	return nil
 }
 
-// writeNow writes p as one change, unless it would have to wait.
-func (v *Volume) writeNow(p []byte, off block.Offset) (begun bool, err error) {
-	if _, err := v.enter(block.Range{Start: off, LenBytes: int64(len(p))}); err != nil {
-		return true, err
-	}
-	defer v.leave()
-	if len(p) == 0 {
-		return true, nil
+// startChange writes p as one change.
+func (v *Volume) startChange(p []byte, off block.Offset, done func(error)) {
+	if _, err := v.enter(block.Range{Start: off, LenBytes: int64(len(p))}); err != nil || len(p) == 0 {
+		if err == nil {
+			v.leave()
+		}
+		done(err)
+		return
 	}
 	c := v.changeOf(p, off)
-	if begun, err = v.tryChange(c); !begun || err != nil {
-		v.log.pages.put(c.pages)
+	end := func(err error) {
+		if err != nil {
+			v.log.pages.put(c.pages)
+			err = fmt.Errorf("write volume %s at %d: %w", v.name, off, err)
+		}
+		v.leave()
+		done(err)
 	}
-	if err != nil {
-		err = fmt.Errorf("write volume %s at %d: %w", v.name, off, err)
+	if begun, err := v.tryChange(c); begun {
+		end(err)
+		return
 	}
-	return begun, err
+	go func() {
+		_, err := v.change(c)
+		end(err)
+	}()
 }
 
 // changeOf copies p for a change.

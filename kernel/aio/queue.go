@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Request is one read or write.
+// Request is one read or write, struct iocb of linux/aio_abi.h.
 type Request struct {
-	FD     int
+	FD     int // stays the caller's, open until Done is called
 	Write  bool
 	Memory [][]byte // from or to; the kernel's until Done is called
-	Offset int64
+	Offset int64    // in bytes, from the start of the file
 	// Durable writes are on the disk when they end (RWF_DSYNC).
 	Durable bool
 	// NoWait fails with EAGAIN where Submit would wait, for a place in the disk's
@@ -24,7 +24,7 @@ type Request struct {
 	Done func(n int, err error)
 }
 
-// Queue is a queue of requests.
+// Queue is a queue of requests. Its methods may be called concurrently.
 type Queue struct {
 	context contextID
 	zero    *os.File // reads of it end at once
@@ -67,7 +67,8 @@ func NewQueue(requests int) (*Queue, error) {
 }
 
 // Submit begins a request. If it returns an error nothing was begun, and Done is
-// not called: EAGAIN says that there are too many.
+// not called. Errors: EAGAIN if there are too many, os.ErrClosed, or what the kernel
+// has against it.
 func (q *Queue) Submit(r Request) error {
 	index, err := q.take(r)
 	if err != nil {

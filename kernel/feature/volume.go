@@ -19,8 +19,8 @@ var volumeProbes = []probe{
 		"volumes can only be exported by NBD; services can not use them", configured("CONFIG_BLK_DEV_LOOP") + "; try modprobe loop; " + outside}, tryLoop},
 	{Feature{"io-flusher", false, "volume servers that get memory even when everything waits for their volumes (PR_SET_IO_FLUSHER)",
 		"a machine that runs out of memory while it writes to volumes may hang", "give torpor CAP_SYS_RESOURCE; the kernel has it since 5.6"}, tryFlusher},
-	{Feature{"aio", false, "reads of disks without a thread for each (io_submit)",
-		"random reads of volumes cost twice the processor time", configured("CONFIG_AIO") + "; raise fs.aio-max-nr; " + outside}, tryQueue},
+	{Feature{"aio", false, "reads and writes of disks without a thread for each (io_submit)",
+		"random reads and small synced writes of volumes cost up to twice the processor time", configured("CONFIG_AIO") + "; raise fs.aio-max-nr; " + outside}, tryQueue},
 }
 
 func tryFUSE(*machine) (string, error) {

@@ -45,7 +45,7 @@
 // For, Demote and Choose. It sends all that users write to Hot, since two rows for
 // one batch of changes would need a mark in the format, and cleans without a pace;
 // Route, First and Pace are used by the simulation only. By that, 90/10 costs 61,
-// 53 and 52 % of one unsorted stream at 70, 80 and 90 %, instead of 59, 52 and 53.
+// 53 and 62 % of one unsorted stream at 70, 80 and 90 %, instead of 59, 52 and 53.
 //
 // docs/cleaning.md has the figures, and what else was tried.
 package clean
