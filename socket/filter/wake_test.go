@@ -274,7 +274,7 @@ func TestReopenUnderTraffic(t *testing.T) {
 func TestRulesAreNeverAway(t *testing.T) {
 	l := newLab(t)
 	b := l.bed()
-	_, kill := l.open(l.config(b))
+	f, kill := l.open(l.config(b))
 	served, peer := l.connect(l.listen(fmt.Sprintf("0.0.0.0:%d", port)), dialAddresses["IPv4"])
 	s := l.sleep(b, served)
 	b.refuse = io.ErrNoProgress
@@ -294,11 +294,14 @@ func TestRulesAreNeverAway(t *testing.T) {
 	}()
 	for range 20 {
 		kill()
-		_, kill = l.open(l.config(b))
+		f, kill = l.open(l.config(b))
 	}
 	close(stop)
 	<-stopped
-	time.Sleep(50 * time.Millisecond)
+	// Those that wait in the queue are of the connection, and would be delivered.
+	for before := ^uint64(0); before != f.Counters().WakeErrors; time.Sleep(100 * time.Millisecond) {
+		before = f.Counters().WakeErrors
+	}
 	l.quiet(capture)
 	b.mu.Lock()
 	b.refuse = nil
